@@ -1,0 +1,21 @@
+"""llmbole: one benchmark for recommenders that fuse large language models with collaborative filtering."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmbole.api import Result as Result
+    from llmbole.api import run as run
+
+__version__ = "0.1.0"
+__all__ = ["Result", "run"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - module attributes are of any type
+    """Import the Python API on first use, so that `import llmbole` stays light."""
+    if name in __all__:
+        from llmbole import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'llmbole' has no attribute {name!r}")

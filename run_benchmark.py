@@ -1,0 +1,3 @@
+from llmbole.cli import main
+
+raise SystemExit(main())
