@@ -1,0 +1,78 @@
+"""Frozen candidates: the target among random items that its user never interacted with.
+
+Only PCG64's raw 64-bit output is used, which numpy keeps stable across versions, and each user takes a fixed number of
+draws: candidates depend on the seed and the interactions alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def draw(
+    targets: np.ndarray,
+    owners: np.ndarray,
+    items: np.ndarray,
+    n_items: int,
+    negatives: int,
+    entropy: tuple[int, ...],
+) -> np.ndarray:
+    """Draw candidates for many users at once.
+
+    Args:
+        targets: Target of each row, one of the row's own items. Shape `[U]`.
+        owners: Row of each known interaction, 0 to U - 1. Shape `[N]`.
+        items: Item of each known interaction, from 1. Shape `[N]`.
+        n_items: Number of items, the padding item 0 included.
+        negatives: Random items per row.
+        entropy: Seeds the draw.
+
+    Returns:
+        The target and uniform random items that are none of the row's own, without repeats, in random order.
+        Shape `[U, 1 + negatives]`.
+
+    Raises:
+        ValueError: Rows whose users have too few other items; `args[1]` holds the rows.
+    """
+    rows = len(targets)
+    own = np.unique(owners.astype(np.int64) * n_items + items)  # sorted by row, then by item
+    own_rows, own_items = own // n_items, own % n_items
+    counts = np.bincount(own_rows, minlength=rows)  # [U]
+    free = n_items - 1 - counts  # [U]
+    short = np.flatnonzero(free < negatives)
+    if len(short):
+        raise ValueError(f"too few items to draw {negatives} from", short)
+    raw = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(
+        (rows, 2 * negatives + 1)
+    )  # [U, 2n + 1] uint64
+    ranks = _distinct(raw[:, :negatives], free)  # [U, n]
+    # The rank-th free item is rank + 1 + (own items below it); own item s at place p has s - 1 - p free items below it.
+    starts = np.cumsum(counts) - counts  # [U]
+    below = own_items - 1 - (np.arange(len(own)) - starts[own_rows])
+    queries = np.arange(rows)[:, None] * n_items + ranks
+    passed = np.searchsorted(own_rows * n_items + below, queries, side="right") - starts[:, None]
+    candidates = np.concatenate([targets[:, None], ranks + 1 + passed], axis=1)  # [U, 1 + n]
+    order = np.argsort(raw[:, negatives:], axis=1, kind="stable")
+    return np.take_along_axis(candidates, order, axis=1).astype(np.int64)
+
+
+def _distinct(raw: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Different random numbers below each row's size, by Floyd's algorithm on all rows at once.
+
+    Robert W. Floyd, Jon Bentley. 1987. Programming pearls: a sample of brilliance. CACM 30, 9.
+
+    Args:
+        raw: Random 64-bit numbers. Shape `[U, n]`.
+        sizes: Shape `[U]`, each at least n.
+
+    Returns:
+        A uniformly random subset of 0 to size - 1 per row. Shape `[U, n]`.
+    """
+    count = raw.shape[1]
+    chosen = np.full(raw.shape, -1, dtype=np.int64)  # [U, n]
+    for step in range(count):
+        last = sizes - count + step  # [U]
+        number = (raw[:, step] % (last + 1).astype(np.uint64)).astype(np.int64)
+        taken = (chosen[:, :step] == number[:, None]).any(axis=1)
+        chosen[:, step] = np.where(taken, last, number)
+    return chosen

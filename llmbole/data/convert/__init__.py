@@ -1,0 +1,1 @@
+"""Converters, one module per raw format: `VERSION`, and `convert(card, raw, folder, report, progress) -> Counts`."""
