@@ -1,0 +1,1 @@
+"""RecBole's evaluation with per-user values kept."""

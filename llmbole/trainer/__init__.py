@@ -1,0 +1,1 @@
+"""RecBole's Trainer with few small overrides."""
