@@ -1,0 +1,206 @@
+"""The Python interface: `llmbole.run(model=..., dataset=...)`, as easy as RecBole's `run_recbole`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmbole import provenance, results
+from llmbole.pipeline.run import Step, execute
+from llmbole.pipeline.run import plan as plan_stages
+from llmbole.pipeline.store import Artifact, Store
+from llmbole.resolve import Resolved, resolve
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gives back.
+
+    Attributes:
+        record: The sealed record.
+        path: Its file.
+        appended: False if an identical run was on record already.
+        artifacts: What every stage made, by stage.
+    """
+
+    record: results.Record
+    path: Path
+    appended: bool
+    artifacts: Mapping[str, Artifact]
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Test metrics."""
+        return self.record.metrics
+
+    @property
+    def table(self) -> str:
+        """The run's small table in markdown."""
+        from llmbole.render import record_table
+
+        return record_table(self.record)
+
+
+def run(
+    model: str,
+    dataset: str,
+    *,
+    config_files: Sequence[Path | str] = (),
+    settings: Mapping[str, Any] | None = None,
+    **more: Any,  # noqa: ANN401
+) -> Result:
+    """Run one method on one data set: every stage once, then a record on the leaderboard.
+
+    Args:
+        model: A method (`ALLMRec`) or a RecBole model (`LightGCN`).
+        dataset: A data set's name.
+        config_files: Yaml files laid over the model's defaults.
+        settings: Settings over those, nested or with dotted keys (`{"align.learning_rate": 1e-4}`).
+        **more: The same as keywords: `backbone="GRU4Rec"`, `seed=1`.
+
+    Returns:
+        The record and the artifacts.
+
+    Raises:
+        SettingsError: A name, key or value is wrong; no work was done.
+    """
+    resolved = resolve(model, dataset, {**(settings or {}), **more}, config_files)
+    store = Store(Path(resolved.options["store"]))
+    steps = plan_stages(resolved.method, resolved.settings, store, resolved.method.goals)
+    _use_threads(resolved.options["threads"])
+    artifacts = execute(steps, resolved.settings, store, resolved.options)
+    return _record(resolved, artifacts, {step.stage.makes for step in steps if not step.cached})
+
+
+def plan(
+    model: str,
+    dataset: str,
+    *,
+    config_files: Sequence[Path | str] = (),
+    settings: Mapping[str, Any] | None = None,
+    **more: Any,  # noqa: ANN401
+) -> list[Step]:
+    """What `run` would do with the same arguments: each stage, cached or to run, and why."""
+    resolved = resolve(model, dataset, {**(settings or {}), **more}, config_files)
+    return plan_stages(
+        resolved.method, resolved.settings, Store(Path(resolved.options["store"])), resolved.method.goals
+    )
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(int(threads))
+
+
+def _record(resolved: Resolved, artifacts: Mapping[str, Artifact], made: set[str]) -> Result:
+    """Seal the run, unless the very same one is on record already."""
+    folder = Path(resolved.options["leaderboard"]) / "results"
+    config = dict(resolved.settings)
+    keys = {name: artifact.key for name, artifact in artifacts.items()}
+    commit = provenance.commit()
+    dataset, protocol = config["dataset"]["name"], config["protocol"]["name"]
+    earlier = results.same_run(
+        folder,
+        protocol=protocol,
+        dataset=dataset,
+        config_hash=results.content_hash(config),
+        artifacts=keys,
+        clean=commit.dirty is False,
+    )
+    if earlier is not None:
+        return Result(results.load(earlier), earlier, False, artifacts)
+    scores = artifacts[resolved.method.goals[-1]]
+    users, per_user = _per_user(scores)
+    record = _fields(resolved, artifacts, made, scores, commit)
+    path = results.append(record, folder, users=users, per_user=per_user)
+    return Result(results.load(path), path, True, artifacts)
+
+
+def _fields(
+    resolved: Resolved,
+    artifacts: Mapping[str, Artifact],
+    made: set[str],
+    scores: Artifact,
+    commit: results.Commit,
+) -> results.Record:
+    config = dict(resolved.settings)
+    data, split = artifacts["data"].summary, artifacts["split"].summary
+    beside = artifacts.get("backbone_scores") if scores.stage != "backbone_scores" else None
+    backbone = config.get("backbone", {}).get("name")
+    return results.Record(
+        method=resolved.model,
+        label=resolved.label,
+        backbone=backbone if resolved.model != backbone else None,
+        llm=_language_model(config, scores),
+        text_encoder=config.get("text_encoder", {}).get("name"),
+        dataset=results.Dataset(
+            name=config["dataset"]["name"],
+            fingerprint=config["dataset"]["fingerprint"],
+            counts={name: data[name] for name in ("users", "items", "interactions")},
+            expected_counts=dict(data["expected"] or {}),
+            warnings=list(data["warnings"]),
+        ),
+        protocol=results.ProtocolVersion(
+            name=config["protocol"]["name"], version=config["protocol"]["version"], split=split["hash"]
+        ),
+        seed=config["seed"],
+        scoring=scores.summary["scoring"],
+        metrics=dict(scores.summary["metrics"]),
+        backbone_metrics=dict(beside.summary["metrics"]) if beside else None,
+        backbone_stage="backbone" if beside else None,
+        validation_metrics=_validation(artifacts, scores),
+        extra=dict(scores.summary.get("extra", {})),
+        selection=results.Selection(
+            kind="fixed", metric=config["protocol"]["selection"], value=None, trials=1
+        ),
+        cost={name: _cost(artifact, name in made) for name, artifact in artifacts.items()},
+        artifacts={name: artifact.key for name, artifact in artifacts.items()},
+        config=config,
+        config_hash=results.content_hash(config),
+        environment=provenance.environment(),
+        commit=commit,
+        created=provenance.utc_now(),
+    )
+
+
+def _validation(artifacts: Mapping[str, Artifact], scores: Artifact) -> dict[str, float]:
+    """Validation metrics of what was scored; a method with an LLM is scored on test users only."""
+    found = artifacts["backbone"].summary["valid"] if scores.stage == "backbone_scores" else {}
+    return {name.upper(): value for name, value in found.items()}
+
+
+def _language_model(config: Mapping[str, Any], scores: Artifact) -> results.LanguageModel | None:
+    if "llm" not in config:
+        return None
+    return results.LanguageModel(
+        name=config["llm"]["name"],
+        revision=config["llm"]["revision"],
+        parameters=scores.summary["llm_parameters"],
+    )
+
+
+def _cost(artifact: Artifact, made: bool) -> results.StageCost:
+    cost = artifact.cost
+    return results.StageCost(
+        seconds=float(cost["seconds"]) if made else 0.0,
+        cached_from=None if made else float(cost["seconds"]),
+        peak_memory_bytes=int(cost["peak_memory_bytes"]),
+        llm_tokens=cost.get("llm_tokens"),
+        trainable_parameters=cost.get("trainable_parameters"),
+    )
+
+
+def _per_user(scores: Artifact) -> tuple[list[str], dict[str, list[float]]]:
+    """Raw user ids and per-user values of the scores' artifact."""
+    import numpy as np
+
+    with np.load(scores.folder / "per_user.npz", allow_pickle=False) as stored:
+        users = [str(user) for user in stored["users"]]
+        return users, {name: stored[name].tolist() for name in stored.files if name != "users"}

@@ -1,0 +1,1 @@
+"""Methods the papers compare with: one method, one file."""

@@ -1,0 +1,70 @@
+"""LLM-Only: the LLM answers A-LLMRec's prompt without any collaborative knowledge and without training.
+
+Baseline of Kim et al., Large Language Models meet Collaborative Filtering, KDD 2024, section 5.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmbole.llm.choice import ChoicePrompt, TitleChoice
+from llmbole.model import evaluation, ranking, stages
+from llmbole.model.base import LLMRecommender
+from llmbole.pipeline.run import StageRun
+from llmbole.pipeline.stage import stage
+from llmbole.pipeline.store import Artifact
+from llmbole.registry import register_model
+
+
+@dataclass(frozen=True)
+class AskSettings:
+    """What stands in the prompt."""
+
+    history: int
+
+    def __post_init__(self) -> None:
+        ranking.check_training({"history": self.history})
+
+
+@register_model("LLMOnly")
+class LLMOnly(LLMRecommender):
+    """An untuned LLM that is shown titles only.
+
+    Args:
+        choice: The prompt and the LLM that answers it with a title.
+        history: Titles of the history in the prompt.
+    """
+
+    protocols = ("loo_rank20",)
+    settings_class = ranking.checks(ask=AskSettings)
+
+    data = stages.prepare_data
+    split = stages.freeze_split
+
+    def __init__(self, choice: TitleChoice, history: int) -> None:
+        super().__init__()
+        self.choice, self.history, self.users = choice, history, None
+        self.register_buffer("tokens_read", torch.zeros((), dtype=torch.long))
+
+    @stage(
+        makes="scores",
+        needs=("data", "split"),
+        uses=("ask", "prompt", "llm", "scoring", "dataset", "protocol", "seed"),
+    )
+    def score(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
+        """Rank the frozen candidates of every test user."""
+        choice = stages.title_choice(run, data, split, user=False, item=False)
+        return evaluation.score_choices(run, LLMOnly(choice, run["ask"]["history"]), data, split)
+
+    def soft_vectors(self, prompt: ChoicePrompt, users: Tensor | None) -> dict[str, Tensor]:
+        """None: the prompt is text alone."""
+        return {}
+
+    def predict(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
+        """Score rows of whole candidate lists, as the evaluation loader gives them. Shape `[rows]`."""
+        return ranking.log_likelihoods(self, interaction)

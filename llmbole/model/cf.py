@@ -1,0 +1,286 @@
+"""Conventional recommenders as backbones: training with early stopping, files, and user and item vectors."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from llmbole.config import Config
+from llmbole.data.loader import train_loader
+from llmbole.settings import SettingsError, close_name
+from llmbole.trainer import all_positions, checkpoint, packing
+from llmbole.trainer.checkpoint import CheckpointError
+from llmbole.trainer.choice import trainer_class
+from recbole.data.interaction import Interaction
+from recbole.utils import init_seed
+
+if TYPE_CHECKING:
+    from llmbole.model.evaluation import Session
+
+logger = logging.getLogger(__name__)
+
+TRAININGS = ("auto", "all_positions", "per_prefix")
+WEIGHTS = "backbone.safetensors"
+SUMMARY = "backbone.json"
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Where a model's vectors are.
+
+    Attributes:
+        items: Model to item vectors, `[n_items, D]`.
+        users: Model and rows to user vectors, `[B, D]`.
+    """
+
+    items: Callable[[Any], Tensor]
+    users: Callable[[Any, Interaction], Tensor]
+
+
+def _item_embedding(model: Any) -> Tensor:  # noqa: ANN401 - a RecBole model
+    weight: Tensor = model.item_embedding.weight
+    return weight
+
+
+def _sequence_output(model: Any, rows: Interaction) -> Tensor:  # noqa: ANN401 - a RecBole model
+    output: Tensor = model(rows[model.ITEM_SEQ], rows[model.ITEM_SEQ_LEN])
+    return output
+
+
+def _convolution_output(model: Any, rows: Interaction) -> Tensor:  # noqa: ANN401 - a RecBole model
+    output: Tensor = model(rows[model.ITEM_SEQ])
+    return output
+
+
+def _neumf_items(model: Any) -> Tensor:  # noqa: ANN401 - a RecBole model
+    return torch.cat([model.item_mf_embedding.weight, model.item_mlp_embedding.weight], dim=1)
+
+
+def _neumf_users(model: Any, rows: Interaction) -> Tensor:  # noqa: ANN401 - a RecBole model
+    users = rows[model.USER_ID]
+    return torch.cat([model.user_mf_embedding(users), model.user_mlp_embedding(users)], dim=1)
+
+
+def _propagated(model: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - a RecBole model
+    """User and item embeddings after propagation; RecBole's models keep them for evaluation, and so are they here."""
+    if model.restore_user_e is None or model.restore_item_e is None:
+        arguments = (model.train_graph,) if hasattr(model, "train_graph") else ()
+        model.restore_user_e, model.restore_item_e = model(*arguments)
+    return model.restore_user_e, model.restore_item_e
+
+
+_SEQUENCE = Vectors(_item_embedding, _sequence_output)
+_GRAPH = Vectors(
+    lambda model: _propagated(model)[1], lambda model, rows: _propagated(model)[0][rows[model.USER_ID]]
+)
+
+# NeuMF's vectors are those of its two parts side by side; NeuMF itself compares them by an MLP, not by a product.
+VECTORS = {
+    "BPR": Vectors(_item_embedding, lambda model, rows: model.user_embedding(rows[model.USER_ID])),
+    "GRU4Rec": _SEQUENCE,
+    "LightGCN": _GRAPH,
+    "NeuMF": Vectors(_neumf_items, _neumf_users),
+    "NextItNet": Vectors(_item_embedding, _convolution_output),
+    "SASRec": _SEQUENCE,
+    "SGL": _GRAPH,
+}
+
+
+class Backbone:
+    """A trained conventional recommender.
+
+    Args:
+        model: The RecBole model.
+        session: Its settings and data.
+
+    Attributes:
+        model: The RecBole model, in evaluation mode.
+        session: Its settings and data.
+    """
+
+    def __init__(self, model: Any, session: Session) -> None:  # noqa: ANN401 - a RecBole model
+        self.model = model.eval().requires_grad_(False)
+        self.session = session
+
+    @property
+    def dimension(self) -> int:
+        """Width D of the vectors."""
+        return self.item_vectors().shape[1]
+
+    def item_vectors(self) -> Tensor:
+        """Vectors of all items by internal id, the padding item's first. Shape `[n_items, D]`."""
+        return self._vectors().items(self.model).detach()
+
+    @torch.no_grad()
+    def user_vectors(self, interaction: Interaction) -> Tensor:
+        """Representations of the users of rows; a model that has none is a SettingsError.
+
+        Args:
+            interaction: Rows with the user's id, and for sequential models the history and its length.
+
+        Returns:
+            A vector per row. Shape `[B, D]`.
+        """
+        return self._vectors().users(self.model, interaction.to(self.session.config["device"]))
+
+    def _vectors(self) -> Vectors:
+        return vectors_of(self.session.config["model"])
+
+
+def vectors_of(name: str) -> Vectors:
+    """Where the vectors of a model are.
+
+    Args:
+        name: The model's name.
+
+    Returns:
+        How to get them.
+
+    Raises:
+        SettingsError: They are not known; the message names models that can be backbones of an LLM.
+    """
+    if name not in VECTORS:
+        raise SettingsError(
+            f"{name} has no user and item vectors to give to an LLM; {close_name(name, VECTORS)}"
+        )
+    return VECTORS[name]
+
+
+def resolve_training(training: str, config: Config) -> str:
+    """How a model is trained; `auto` is `all_positions` for causal models, and `per_prefix`, RecBole's way, for others.
+
+    Args:
+        training: The setting.
+        config: Settings of the model.
+
+    Returns:
+        `all_positions` or `per_prefix`.
+
+    Raises:
+        SettingsError: There is no such way, or the model can't be trained so.
+    """
+    if training not in TRAININGS:
+        raise SettingsError(f"backbone training {training!r} is unknown; {close_name(training, TRAININGS)}")
+    if training == "all_positions":
+        all_positions.causal_model(config["model"])
+    if training != "auto":
+        return training
+    return "all_positions" if config["model"] in all_positions.CAUSAL else "per_prefix"
+
+
+def train_backbone(
+    session: Session,
+    training: str,
+    folder: Path,
+    workspace: Path,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Train a conventional recommender and write its best weights to the folder.
+
+    Continues from the workspace if an earlier process died there.
+
+    Args:
+        session: Settings and data.
+        training: `auto`, `all_positions` or `per_prefix`.
+        folder: Existing folder for `backbone.safetensors` and `backbone.json`.
+        workspace: Folder for checkpoints.
+        progress: Told the number of finished epochs.
+
+    Returns:
+        Model, training, best epoch (from 1), epochs trained, validation metrics, trainable parameters, and `did`.
+    """
+    training = resolve_training(training, session.config)
+    config = session.config
+    init_seed(config["seed"], config["reproducibility"])
+    model = _make(session, training)
+    if training == "all_positions":
+        sequences = [session.split.train_items(user) for user in range(session.split.n_users)]
+        loader: Any = all_positions.AllPositionsLoader(config, session.dataset, sequences)
+        loss = all_positions.loss_function(config, model)
+    else:
+        loader, loss = train_loader(config, session.parts[0]), None
+    trainer = trainer_class(config)(config, model, workspace=workspace, loss_function=loss)
+    report = progress or (lambda epochs: None)
+    if trainer.resume():
+        report(trainer.start_epoch)
+    trainer.fit(
+        loader,
+        session.loader("valid"),
+        verbose=False,
+        callback_fn=lambda epoch, score: report(trainer.eval_step),
+    )
+    best = trainer.load_best()
+    summary = {
+        "model": config["model"],
+        "training": training,
+        "epoch": best["epoch"] + 1,
+        "epochs": len(trainer.train_loss_dict),
+        "valid": best["result"],
+        "parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+    }
+    score = "" if best["score"] is None else f", validation {config['valid_metric']} {best['score']:.4f}"
+    summary["did"] = (
+        f"{config['model']} trained {training}, epoch {summary['epoch']} of {summary['epochs']} is best{score}"
+    )
+    save_backbone(model, summary, folder)
+    return summary
+
+
+def save_backbone(model: Any, summary: dict[str, Any], folder: Path) -> None:  # noqa: ANN401 - a RecBole model
+    """Write a model's state to `backbone.safetensors` and what it is to `backbone.json`.
+
+    Args:
+        model: The RecBole model.
+        summary: What `train_backbone` returns; `model` and `training` are needed to load it.
+        folder: An existing folder.
+    """
+    tensors, others = packing.pack(model.other_parameter())
+    state = checkpoint.prefixed(model.state_dict(), "model") | checkpoint.prefixed(tensors, "other")
+    checkpoint.write(
+        folder / WEIGHTS, state, {"model": summary["model"], "training": summary["training"], "other": others}
+    )
+    (folder / SUMMARY).write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_backbone(session: Session, folder: Path) -> Backbone:
+    """Read what `train_backbone` wrote.
+
+    Args:
+        session: Settings and data of the same model.
+        folder: The folder.
+
+    Returns:
+        The backbone, on the session's device.
+
+    Raises:
+        CheckpointError: The file is damaged, or another model's.
+    """
+    path, config = folder / WEIGHTS, session.config
+    tensors, document = checkpoint.read(path, config["device"])
+    if document["model"] != config["model"]:
+        raise CheckpointError(
+            f"{path} holds {document['model']}, not {config['model']}; train the backbone again"
+        )
+    model = _make(session, document["training"])
+    try:
+        model.load_state_dict(checkpoint.part(tensors, "model"))
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} doesn't fit the settings of {config['model']}: {error}") from None
+    model.load_other_parameter(packing.unpack(checkpoint.part(tensors, "other"), document["other"]))
+    return Backbone(model, session)
+
+
+def _make(session: Session, training: str) -> Any:  # noqa: ANN401 - a RecBole model
+    config = session.config
+    name = config["model"]
+    model_class = (
+        all_positions.causal_model(name).model_class if training == "all_positions" else config.model_class
+    )
+    return model_class(config, session.parts[0]).to(config["device"])

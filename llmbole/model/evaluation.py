@@ -1,0 +1,230 @@
+"""Leaves of evaluation: a model's data under a protocol, and its test scores with the values of each user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from llmbole.config import Config
+from llmbole.data.dataset import make_dataset
+from llmbole.data.loader import evaluation_loader
+from llmbole.data.protocol import Protocol, protocol
+from llmbole.data.split import Split
+from llmbole.model import ranking
+from llmbole.model.base import LLMRecommender
+from llmbole.pipeline.run import StageRun
+from llmbole.pipeline.store import Artifact
+from llmbole.trainer.trainer import Trainer
+
+PER_USER_FILE = "per_user.npz"
+LISTS_PER_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model's settings and data, split as the protocol says.
+
+    Attributes:
+        config: RecBole's settings.
+        dataset: All interactions.
+        parts: RecBole's training, validation and test data sets.
+        split: The frozen split, whose ids are RecBole's.
+        protocol: What is ranked.
+    """
+
+    config: Config
+    dataset: Any
+    parts: tuple[Any, Any, Any]
+    split: Split
+    protocol: Protocol
+
+    def loader(self, phase: str) -> Any:  # noqa: ANN401 - RecBole's or this project's loader
+        """The evaluation loader of `valid` or `test`; only the one asked for is built."""
+        part = self.parts[1 if phase == "valid" else 2]
+        return evaluation_loader(self.config, self.dataset, part, self.split.phase(phase), self.protocol)
+
+
+def open_session(
+    run: StageRun,
+    data: Artifact,
+    split: Artifact,
+    model: str | type,
+    settings: Mapping[str, Any] | None = None,
+) -> Session:
+    """Build a model's RecBole data under the run's protocol.
+
+    Args:
+        run: The stage; it must declare `protocol`, `dataset.name` and `seed`.
+        data: Prepared data.
+        split: Frozen split.
+        model: Name of a RecBole model, or a model class.
+        settings: RecBole settings of the model.
+
+    Returns:
+        The session.
+    """
+    rules = protocol(run["protocol"]["name"])
+    config = Config(
+        model,
+        run["dataset.name"],
+        data.folder,
+        {**recbole_settings(rules), **(settings or {})},
+        device=run.resources.get("device", "auto"),
+        seed=run.seed,
+    )
+    dataset = make_dataset(config, rules.order)
+    return Session(config, dataset, tuple(dataset.build()), Split.load(split.folder), rules)
+
+
+def recbole_settings(rules: Protocol) -> dict[str, Any]:
+    """A protocol in RecBole's words."""
+    return {
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
+        "metrics": [{"HIT": "Hit"}.get(metric, metric) for metric in rules.metrics],
+        "topk": list(rules.topk),
+        "valid_metric": rules.selection.replace("HIT", "Hit"),
+    }
+
+
+def public_names(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """RecBole's metric names as the papers write them: `hit@1` becomes `HIT@1`."""
+    return {name.upper(): value for name, value in metrics.items()}
+
+
+class Ticking:
+    """An evaluation loader that reports its batches."""
+
+    def __init__(self, loader: Any, ticker: Any) -> None:  # noqa: ANN401 - any loader
+        self._loader, self._ticker = loader, ticker
+        self._dataset = loader._dataset
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._loader:
+            yield batch
+            self._ticker(1)
+
+
+def save_scores(
+    run: StageRun, session: Session, users: np.ndarray, per_user: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Write the values of each user under raw user ids, and give their averages.
+
+    Args:
+        run: The stage.
+        session: Its split maps internal to raw ids, its protocol names the metrics to report.
+        users: Internal user ids. Shape `[U]`.
+        per_user: Metric name to values. Shapes `[U]`.
+
+    Returns:
+        Metric name to average.
+    """
+    raw = np.array([str(session.split.user_tokens[user]) for user in users])
+    found = public_names(per_user)
+    columns = {name: found[name] for name in session.protocol.report or found if name in found}
+    np.savez_compressed(run.folder / PER_USER_FILE, users=raw, **columns)
+    return {name: float(values.mean()) for name, values in columns.items()}
+
+
+def score_choices(run: StageRun, model: LLMRecommender, data: Artifact, split: Artifact) -> dict[str, Any]:
+    """Test scores of a method that answers a prompt with one of the candidates.
+
+    Args:
+        run: The stage; it must declare `scoring`, `protocol`, `dataset.name` and `seed`.
+        model: The method.
+        data: Prepared data.
+        split: Frozen split.
+
+    Returns:
+        The stage's summary: metrics, how they were scored, tokens read.
+    """
+    session = open_session(run, data, split, type(model), {"eval_batch_size": LISTS_PER_BATCH * 20})
+    model.eval()
+    model.tokens_read.zero_()
+    loader = session.loader("test")
+    with run.progress(len(loader), "batch") as ticker:
+        evaluate = _by_generation if run["scoring"] == "generation" else _by_likelihood
+        metrics, extra = evaluate(run, model, session, Ticking(loader, ticker))
+    run.count(llm_tokens=int(model.tokens_read))
+    metric, value = next(iter(metrics.items()))
+    return {
+        "metrics": metrics,
+        "scoring": run["scoring"],
+        "extra": extra,
+        "llm_parameters": model.choice.lm.parameters_total,
+        "did": f"{metric} {value:.4f} over {extra['users']} users by {run['scoring']}",
+    }
+
+
+def _by_likelihood(
+    run: StageRun,
+    model: Any,  # noqa: ANN401 - a `ranking.Chooser` that is a module
+    session: Session,
+    loader: Ticking,
+) -> tuple[dict[str, float], dict[str, Any]]:
+    trainer = Trainer(session.config, model, workspace=run.workspace)
+    trainer.evaluate(loader)
+    users = trainer.evaluator.users
+    metrics = save_scores(run, session, users, trainer.evaluator.per_user)
+    return metrics, {"users": len(users)}
+
+
+def _by_generation(
+    run: StageRun,
+    model: Any,  # noqa: ANN401 - a `ranking.Chooser` that is a module
+    session: Session,
+    loader: Ticking,
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """HIT@1 of greedy answers: right only if the answer names the target, and no other candidate."""
+    users, hits, valid, texts = [], [], [], []
+    for interaction, _, _, positive_items in loader:
+        interaction = interaction.to(session.config["device"])
+        width = interaction[ranking.CANDIDATES].shape[1]
+        answers, places = ranking.answers(model, interaction)
+        offered = interaction[ranking.CANDIDATES][::width].cpu().numpy()  # [B, C]
+        named = np.where(places >= 0, offered[np.arange(len(places)), np.maximum(places, 0)], 0)  # [B]
+        hits.append((named == positive_items.cpu().numpy()).astype(np.float64))
+        valid.append(places >= 0)
+        users.append(interaction["user_id"][::width].cpu().numpy())
+        texts += answers
+    _write_answers(run.folder / "answers.txt", texts)
+    everyone = np.concatenate(users)
+    metrics = save_scores(run, session, everyone, {"hit@1": np.concatenate(hits)})
+    return metrics, {"users": len(everyone), "valid_answers": float(np.concatenate(valid).mean())}
+
+
+def _write_answers(path: Path, texts: list[str]) -> None:
+    """Answers as they came, one per line, line breaks escaped."""
+    path.write_text(
+        "".join(text.replace("\\", "\\\\").replace("\n", "\\n") + "\n" for text in texts), encoding="utf-8"
+    )
+
+
+@torch.inference_mode()
+def score_conventional(run: StageRun, model: Any, session: Session) -> dict[str, Any]:  # noqa: ANN401 - a RecBole model
+    """Test scores of a conventional model.
+
+    Args:
+        run: The stage.
+        model: A trained RecBole model.
+        session: Its settings and data.
+
+    Returns:
+        The stage's summary.
+    """
+    loader = session.loader("test")
+    trainer = Trainer(session.config, model, workspace=run.workspace)
+    trainer.eval_collector.data_collect(loader)
+    trainer.evaluate(loader)
+    metrics = save_scores(run, session, trainer.evaluator.users, trainer.evaluator.per_user)
+    metric, value = next(iter(metrics.items()))
+    users = len(trainer.evaluator.users)
+    did = f"{metric} {value:.4f} over {users} users"
+    return {"metrics": metrics, "scoring": "model_scores", "extra": {"users": users}, "did": did}

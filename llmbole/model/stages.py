@@ -1,0 +1,232 @@
+"""Stages that several methods share: data, split, the conventional backbone and its vectors, item text.
+
+Heavy imports stand inside the stages, so that a plan needs none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbole.pipeline.run import StageRun
+from llmbole.pipeline.stage import stage
+from llmbole.pipeline.store import Artifact
+
+if TYPE_CHECKING:
+    from llmbole.model.cf import Backbone
+
+POSITIONS_PER_BATCH = 2048
+
+
+@stage(makes="data", uses=("dataset.name", "dataset.fingerprint"))
+def prepare_data(run: StageRun) -> Mapping[str, Any]:
+    """Raw files -> RecBole atomic files and text tables."""
+    from llmbole.data import source
+
+    card = source.card(run["dataset.name"])
+    raw = run.resources.get("raw")
+    summary = source.prepare(card, Path(raw) if raw else None, run.folder)
+    did = f"{summary['users']} users, {summary['items']} items, {summary['interactions']} interactions of {card.title}"
+    return {**summary, "did": did}
+
+
+@stage(makes="split", needs=("data",), uses=("dataset.name", "protocol"))
+def freeze_split(run: StageRun, data: Artifact) -> Mapping[str, Any]:
+    """Interactions -> training, validation and test parts with frozen candidates, checked for leaks."""
+    from llmbole.data import leak, source, split
+    from llmbole.data import protocol as protocols
+
+    protocol = protocols.protocol(run["protocol"]["name"])
+    summary = split.freeze(protocol, source.card(run["dataset.name"]), data.folder, run.folder)
+    problems = leak.check(split.Split.load(run.folder), protocol)
+    if problems:
+        raise ValueError("the split leaks:\n" + "\n".join(problems))
+    return {
+        **summary,
+        "leaks": 0,
+        "did": f"{protocol.name} v{protocol.version}, hash {summary['hash'][:12]}, no leak",
+    }
+
+
+@stage(makes="backbone", needs=("data", "split"), uses=("dataset.name", "protocol", "backbone", "seed"))
+def train_backbone(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
+    """Train the conventional recommender, stopped early on validation data."""
+    from llmbole.model import cf, evaluation, training
+
+    training.seed_everything(run.seed)
+    name, own = _backbone_settings(run)
+    session = evaluation.open_session(run, data, split, name, own)
+    with run.progress(int(session.config["epochs"]), "epoch") as ticker:
+        summary = cf.train_backbone(session, run["backbone.training"], run.folder, run.workspace, ticker)
+    run.count(trainable_parameters=summary["parameters"])
+    return summary
+
+
+@stage(
+    makes="backbone_scores",
+    needs=("data", "split", "backbone"),
+    uses=("dataset.name", "protocol", "backbone", "seed"),
+)
+def score_backbone(run: StageRun, data: Artifact, split: Artifact, backbone: Artifact) -> Mapping[str, Any]:
+    """Test scores of the conventional recommender by itself."""
+    from llmbole.model import evaluation
+
+    opened = open_backbone(run, data, split, backbone)
+    return evaluation.score_conventional(run, opened.model, opened.session)
+
+
+@stage(
+    makes="vectors",
+    needs=("data", "split", "backbone"),
+    uses=("dataset.name", "protocol", "backbone", "positions", "seed"),
+)
+def backbone_vectors(run: StageRun, data: Artifact, split: Artifact, backbone: Artifact) -> Mapping[str, Any]:
+    """The backbone's item embeddings, and its user representation at every training position."""
+    import torch
+
+    from llmbole.data.positions import training_positions
+    from llmbole.data.split import Split
+    from llmbole.model import training
+    from recbole.data.interaction import Interaction
+
+    opened = open_backbone(run, data, split, backbone)
+    length = int(opened.session.config["MAX_ITEM_LIST_LENGTH"])
+    positions = training_positions(Split.load(split.folder), run["positions"], length)
+    columns = {
+        "user": torch.from_numpy(positions.users),
+        "item": torch.from_numpy(positions.targets),
+        "history": torch.from_numpy(positions.histories),
+        "length": torch.from_numpy(positions.lengths),
+        "age": torch.from_numpy(positions.ages),
+    }
+    chunks = []
+    with run.progress(len(positions.users), "position") as ticker:
+        for rows in torch.arange(len(positions.users)).split(POSITIONS_PER_BATCH):
+            batch = {
+                "user_id": columns["user"],
+                "item_id_list": columns["history"],
+                "item_length": columns["length"],
+            }
+            chunks.append(
+                opened.user_vectors(Interaction({name: column[rows] for name, column in batch.items()}))
+            )
+            ticker(len(rows))
+    vectors = {"items": opened.item_vectors(), "user_vectors": torch.cat(chunks), **columns}
+    training.save_tensors(run.folder / "vectors.safetensors", vectors)
+    shape = vectors["items"].shape
+    return {"did": f"{shape[0] - 1} items, {len(positions.users)} positions, width {shape[1]}"}
+
+
+@stage(makes="text", needs=("data", "split"), uses=("dataset.name", "text_encoder", "align.text"))
+def encode_text(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
+    """Item text -> vectors of the text encoder as it comes."""
+    import torch
+
+    from llmbole.llm import encode
+    from llmbole.model import training
+
+    texts = item_texts(data, split, run["align.text"])
+    with run.progress(len(texts), "text") as ticker:
+        vectors = encode.encode_texts(encoder_spec(run), texts, _device(run), progress=ticker)  # [n_items, D]
+    training.save_tensors(run.folder / "text.safetensors", {"text": torch.from_numpy(vectors)})
+    return {"did": f"{len(texts) - 1} texts, width {vectors.shape[1]}"}
+
+
+def item_texts(data: Artifact, split: Artifact, template: str) -> list[str]:
+    """A text per item by internal id, empty for the padding item."""
+    from llmbole.data.split import Split
+    from llmbole.data.text import ItemText
+
+    return ItemText.load(data.folder, Split.load(split.folder).item_tokens).format(
+        template, missing={"description": "no description"}
+    )
+
+
+def text_vectors(
+    run: StageRun, data: Artifact, split: Artifact, text: Artifact, template: str, *, tuned: bool
+) -> Any:  # noqa: ANN401
+    """A module that gives text vectors of item ids: an encoder that learns, or a table of its vectors.
+
+    Args:
+        run: The stage.
+        data: Prepared data.
+        split: Frozen split.
+        text: Vectors of the encoder as it comes.
+        template: Text of an item.
+        tuned: Whether the encoder learns.
+
+    Returns:
+        A module with `dimension`, `[n] -> [n, dimension]`.
+    """
+    from torch import nn
+
+    from llmbole.llm import encode
+    from llmbole.model import training
+
+    if tuned:
+        return encode.TrainableEncoder(encoder_spec(run), item_texts(data, split, template), _device(run))
+    table = nn.Embedding.from_pretrained(training.load_tensors(text, "text")["text"], freeze=True)
+    table.dimension = table.embedding_dim
+    return table
+
+
+def title_choice(run: StageRun, data: Artifact, split: Artifact, *, user: bool, item: bool) -> Any:  # noqa: ANN401
+    """The run's prompt over the run's frozen LLM.
+
+    Args:
+        run: The stage; it must declare `prompt`, `llm` and `dataset`.
+        data: Prepared data.
+        split: Frozen split.
+        user: Whether a user vector stands in the prompt.
+        item: Whether a vector stands behind each listed item.
+
+    Returns:
+        A `TitleChoice`.
+    """
+    from llmbole.llm import backbone
+    from llmbole.llm.choice import TitleChoice
+
+    lm = backbone.load(llm_spec(run), _device(run)).freeze()
+    prompt = run["prompt"]
+    text = (prompt["user"] if user else "{bos}") + prompt["text"]
+    listed = prompt["listed"] + ("{vector:soft}" if item else "")
+    titles = item_texts(data, split, "{title}")
+    return TitleChoice(
+        lm, text, listed, prompt["answer"], titles, run["dataset"]["words"], prompt["title_tokens"]
+    )
+
+
+def open_backbone(run: StageRun, data: Artifact, split: Artifact, backbone: Artifact) -> Backbone:
+    """The trained conventional recommender with its settings and data."""
+    from llmbole.model import cf, evaluation
+
+    name, own = _backbone_settings(run)
+    return cf.load_backbone(evaluation.open_session(run, data, split, name, own), backbone.folder)
+
+
+def llm_spec(run: StageRun) -> Any:  # noqa: ANN401 - an LLMSpec
+    """The run's LLM, pinned."""
+    from llmbole.llm.identity import LLMSpec
+
+    return LLMSpec(**run["llm"])
+
+
+def encoder_spec(run: StageRun) -> Any:  # noqa: ANN401 - an EncoderSpec
+    """The run's text encoder, pinned."""
+    from llmbole.llm.identity import EncoderSpec
+
+    return EncoderSpec(**run["text_encoder"])
+
+
+def _backbone_settings(run: StageRun) -> tuple[str, dict[str, Any]]:
+    own = dict(run["backbone"])
+    name = own.pop("name")
+    own.pop("training")
+    return name, own
+
+
+def _device(run: StageRun) -> Any:  # noqa: ANN401 - a torch device
+    from llmbole.config import resolve_device
+
+    return resolve_device(run.resources.get("device", "auto"))

@@ -1,0 +1,160 @@
+"""Names of methods, read without importing them; RecBole's own models are found when no method has the name."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llmbole.settings import SettingsError, close_name, load_yaml
+
+ENTRY_POINT_GROUP = "llmbole.models"
+TRAINING_KEYS = frozenset({"sequence_batch_size"})  # what llmbole's trainers read beside RecBole's settings
+Class = TypeVar("Class", bound=type)
+
+_registered: dict[str, type] = {}
+
+
+class UnknownModelError(SettingsError):
+    """No method and no RecBole model has the name."""
+
+
+def register_model(name: str) -> Callable[[Class], Class]:
+    """Register a class as the method of a name.
+
+    Args:
+        name: What `--model` is given.
+
+    Returns:
+        A decorator that gives the class back.
+
+    Raises:
+        ValueError: Another class has the name already.
+    """
+
+    def register(cls: Class) -> Class:
+        earlier = _registered.get(name)
+        if earlier is not None and (earlier.__module__, earlier.__qualname__) != (
+            cls.__module__,
+            cls.__qualname__,
+        ):
+            raise ValueError(
+                f"model name {name!r} is taken by {earlier.__module__}.{earlier.__qualname__}; choose another"
+            )
+        _registered[name] = cls
+        return cls
+
+    return register
+
+
+@cache
+def _built_in() -> dict[str, str]:
+    """Method name to module, found by the decorator's text in llmbole/model."""
+    folder = Path(__file__).parent / "model"
+    found: dict[str, str] = {}
+    for file in sorted(folder.rglob("*.py")):
+        module = ".".join(("llmbole.model", *file.relative_to(folder).with_suffix("").parts))
+        for name in re.findall(
+            r'^@register_model\("(\w+)"\)', file.read_text(encoding="utf-8"), re.MULTILINE
+        ):
+            if name in found:
+                raise ValueError(
+                    f"model name {name!r} is claimed by {found[name]} and by {module}; rename one"
+                )
+            found[name] = module
+    return found
+
+
+@cache
+def _installed() -> dict[str, importlib.metadata.EntryPoint]:
+    """Methods that other packages offer under the entry-point group."""
+    found: dict[str, importlib.metadata.EntryPoint] = {}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        if point.name in found or point.name in _built_in():
+            raise ValueError(
+                f"model name {point.name!r} of {point.value} is taken already; uninstall one of the packages"
+            )
+        found[point.name] = point
+    return found
+
+
+def method_names() -> list[str]:
+    """Names of all methods: llmbole's own, installed ones, and those registered in this process."""
+    return sorted({*_built_in(), *_installed(), *_registered})
+
+
+@cache
+def _recbole_folder() -> Path:
+    spec = importlib.util.find_spec("recbole")
+    if spec is None or spec.origin is None:
+        raise SettingsError("RecBole is not installed; run pip install recbole==1.2.0")
+    return Path(spec.origin).parent
+
+
+@cache
+def recbole_names() -> list[str]:
+    """Names of RecBole's models, read from its settings files without importing it."""
+    return sorted(path.stem for path in (_recbole_folder() / "properties" / "model").glob("*.yaml"))
+
+
+@cache
+def recbole_keys(model: str) -> frozenset[str]:
+    """The settings that one of RecBole's models can be given, read from its settings files without importing it."""
+    properties = _recbole_folder() / "properties"
+    keys: set[str] = set(TRAINING_KEYS)
+    for file in (
+        properties / "overall.yaml",
+        properties / "dataset" / "sample.yaml",
+        properties / "model" / f"{model}.yaml",
+    ):
+        keys.update(load_yaml(file) if file.is_file() else {})
+    return frozenset(keys)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that neither a method nor a RecBole model has.
+
+    Raises `UnknownModelError`: With the close name.
+    """
+    known = [*method_names(), *recbole_names()]
+    if name not in known:
+        raise UnknownModelError(f"unknown model {name!r}; {close_name(name, known)}")
+
+
+def is_method(name: str) -> bool:
+    """Whether a name is a method of the registry (and not a plain RecBole model)."""
+    return name in method_names()
+
+
+def method(name: str) -> Any:  # noqa: ANN401 - a class; its attributes are the method's
+    """Import and return the class of a method.
+
+    Raises `UnknownModelError`: No method has the name.
+    """
+    if name in _registered:
+        return _registered[name]
+    if name in _built_in():
+        importlib.import_module(_built_in()[name])
+        return _registered[name]
+    if name in _installed():
+        cls = _installed()[name].load()
+        return register_model(name)(cls)
+    raise UnknownModelError(f"unknown method {name!r}; {close_name(name, method_names())}")
+
+
+def settings_file(name: str) -> Path | None:
+    """The yaml beside an installed or in-process method's module; `None` for llmbole's own."""
+    if name in _built_in():
+        return None
+    module = _installed()[name].module if name in _installed() else _registered[name].__module__
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise SettingsError(
+            f"{module} of model {name!r} stands in no file, so its settings {name}.yaml cannot be found"
+        )
+    return Path(spec.origin).with_name(f"{name}.yaml")

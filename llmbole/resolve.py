@@ -1,0 +1,205 @@
+"""From names and overrides to the full settings of one run, checked before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmbole import registry
+from llmbole.data import protocol as protocols
+from llmbole.data import source
+from llmbole.llm import identity
+from llmbole.settings import (
+    SettingsError,
+    build,
+    close_name,
+    flatten,
+    load_yaml,
+    merge,
+    nest,
+    properties_folder,
+)
+
+logger = logging.getLogger(__name__)
+
+OPTIONS = ("device", "store", "leaderboard", "raw", "progress", "threads")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """One run: which class runs it, with which settings, and how.
+
+    Attributes:
+        model: Name of the method, or of a RecBole model.
+        method: The class whose stages make the run's artifacts.
+        settings: Everything that can change a number; data, protocol and models stand in it with their identities.
+        options: Everything that cannot: device, folders, progress bars.
+        label: How the settings differ from the model's defaults; empty if they do not.
+    """
+
+    model: str
+    method: Any
+    settings: Mapping[str, Any]
+    options: Mapping[str, Any]
+    label: str = ""
+
+
+def resolve(
+    model: str,
+    dataset: str,
+    overrides: Mapping[str, Any] | None = None,
+    config_files: Sequence[Path | str] = (),
+) -> Resolved:
+    """Resolve the settings of one run; refuses every unknown name and key with the closest known one.
+
+    Args:
+        model: Name of a method or of a RecBole model.
+        dataset: Name of a data set.
+        overrides: Settings over the defaults, nested or with dotted keys.
+        config_files: Yaml files to lay between the defaults and the overrides, in order.
+
+    Returns:
+        The run.
+
+    Raises:
+        SettingsError: Some name, key or value is wrong; the message says which and what to do.
+    """
+    registry.check_name(model)
+    if dataset not in source.names():
+        raise SettingsError(f"unknown dataset {dataset!r}; {close_name(dataset, source.names())}")
+    files = [(str(file), load_yaml(Path(file))) for file in config_files]
+    layers = [(where, nest(flatten(layer))) for where, layer in [*files, ("settings", dict(overrides or {}))]]
+    defaults = _defaults(model, layers)
+    settings = defaults
+    for where, layer in layers:
+        own = _into_backbone(model, layer, settings)
+        settings = merge(settings, own, where, open_keys=_open_keys(settings))
+    method = registry.method(model) if registry.is_method(model) else _conventional()
+    return _identified(model, method, dataset, settings, _label(defaults, settings))
+
+
+def _defaults(model: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """A model's defaults: overall.yaml, its own yaml, and what goes with the backbone and the LLM that the layers name.
+
+    The yaml of a method may hold `by_llm`: settings that fit an LLM of that name. A RecBole model by itself is the
+    backbone of the pipeline `Conventional`.
+    """
+    own = _own_yaml(model if registry.is_method(model) else "Conventional")
+    own.pop("sweep", None)
+    by_llm = own.pop("by_llm", {})
+    defaults = {**load_yaml(properties_folder() / "overall.yaml"), **own}
+    if not registry.is_method(model):
+        layers = [(model, {"backbone": model})]
+    for where, layer in layers:
+        defaults = _with_backbone(defaults, layer, where)
+    if "backbone" in defaults:
+        defaults = _with_backbone(defaults, {"backbone": defaults["backbone"]["name"]}, model)
+    fitting = by_llm.get(_chosen_name(layers, "llm") or defaults.get("llm", {}).get("name"), {})
+    return merge(defaults, fitting, f"by_llm of {model}")
+
+
+def _chosen_name(layers: Sequence[tuple[str, Mapping[str, Any]]], part: str) -> str | None:
+    """The name that the last layer which names one gives a part such as `llm`."""
+    named = [layer[part] for _, layer in layers if part in layer]
+    names = [value.get("name") if isinstance(value, Mapping) else value for value in named]
+    return next((name for name in reversed(names) if name), None)
+
+
+def _label(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """How a run's settings differ from the defaults, for tables; what has a column of its own is left out."""
+    before, now = flatten(defaults), flatten(settings)
+    own_column = {*OPTIONS, "seed", "protocol", "backbone.name", "llm.name", "text_encoder.name"}
+    changed = [key for key in now if key not in own_column and before.get(key) != now[key]]
+    return ", ".join(f"{key}={now[key]}" for key in sorted(changed))
+
+
+def _conventional() -> Any:  # noqa: ANN401 - a class
+    from llmbole.model.conventional import Conventional
+
+    return Conventional
+
+
+def _own_yaml(model: str) -> dict[str, Any]:
+    beside = registry.settings_file(model) if registry.is_method(model) else None
+    return load_yaml(beside or properties_folder() / "model" / f"{model}.yaml")
+
+
+def _into_backbone(model: str, layer: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """For a plain RecBole model, RecBole's flat keys are the backbone's: `--learning_rate` works as in RecBole."""
+    if registry.is_method(model):
+        return layer
+    moved = {key: layer[key] for key in layer if key not in defaults}
+    rest = {key: value for key, value in layer.items() if key not in moved}
+    below = rest.get("backbone", {})
+    return (
+        {**rest, "backbone": {**moved, **(below if isinstance(below, Mapping) else {"name": below})}}
+        if moved
+        else rest
+    )
+
+
+def _with_backbone(defaults: dict[str, Any], layer: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Defaults in which the backbone that a layer names brings the settings of its own yaml."""
+    name = _chosen_name([(where, layer)], "backbone")
+    if name is None or "backbone" not in defaults:
+        return defaults
+    if name not in registry.recbole_names():
+        raise SettingsError(
+            f"{where}: unknown backbone {name!r}; {close_name(str(name), registry.recbole_names())}"
+        )
+    file = properties_folder() / "model" / f"{name}.yaml"
+    own = load_yaml(file) if file.is_file() else {}
+    same = (
+        defaults["backbone"]
+        if defaults["backbone"]["name"] == name
+        else {"training": defaults["backbone"]["training"]}
+    )
+    return {**defaults, "backbone": {**own, **same, "name": name}}
+
+
+def _open_keys(defaults: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    backbone = defaults.get("backbone")
+    return {"backbone": registry.recbole_keys(backbone["name"])} if isinstance(backbone, Mapping) else {}
+
+
+def _identified(model: str, method: Any, dataset: str, settings: dict[str, Any], label: str) -> Resolved:  # noqa: ANN401
+    """Settings in which data set, protocol, text encoder and LLM stand with their identities."""
+    options = {key: settings[key] for key in OPTIONS}
+    settings = {key: value for key, value in settings.items() if key not in OPTIONS}
+    card = source.card(dataset)
+    raw = source.locate_raw(card, Path(options["raw"]) if options["raw"] else None)
+    settings["dataset"] = {**dataclasses.asdict(card), "fingerprint": source.fingerprint(card, raw)}
+    settings["protocol"] = dataclasses.asdict(_protocol(method, settings["protocol"]))
+    if "llm" in settings:
+        settings["llm"] = _pinned(build(identity.LLMSpec, settings["llm"], "llm"))
+    if "text_encoder" in settings:
+        settings["text_encoder"] = _pinned(
+            build(identity.EncoderSpec, settings["text_encoder"], "text_encoder")
+        )
+    if method.settings_class is not None:
+        method.settings_class.check(settings)
+    return Resolved(model, method, json.loads(json.dumps(settings)), options, label)
+
+
+def _pinned(spec: identity.LLMSpec | identity.EncoderSpec) -> dict[str, Any]:
+    """A model's settings with its revision: a hash of its files, or the hub's commit."""
+    return {
+        **dataclasses.asdict(spec),
+        "name": spec.name.partition("@")[0],
+        "revision": identity.revision(spec),
+    }
+
+
+def _protocol(method: Any, name: str) -> protocols.Protocol:  # noqa: ANN401 - a class
+    if name not in protocols.names():
+        raise SettingsError(f"unknown protocol {name!r}; {close_name(name, protocols.names())}")
+    if name not in method.protocols:
+        raise SettingsError(
+            f"{method.__name__} has no protocol {name!r}; it runs under {', '.join(method.protocols)}"
+        )
+    return protocols.protocol(name)
