@@ -117,10 +117,27 @@ class Config(RecBoleConfig):
         for key, value in (("show_progress", False), ("metric_decimal_place", DECIMAL_PLACES)):
             if key not in self.external_config_dict:
                 final[key] = value
+        if "load_col" not in self.external_config_dict:
+            final["load_col"] = self._columns()
         super()._set_default_parameters()
         final["data_path"] = str(self._data_folder)
         final["checkpoint_dir"] = str(self._data_folder)  # exists, so RecBole makes no folder of its own
         final["seed"] = self._seed
+
+    def _columns(self) -> dict[str, list[str]]:
+        """The columns a model needs, whatever the data set's name: features only for models that read them."""
+        with_features = self.final_config_dict["MODEL_TYPE"] == ModelType.CONTEXT or self.model in (
+            "DIN",
+            "DIEN",
+        )
+        columns = {}
+        for kind in ("inter", "user", "item") if with_features else ("inter",):
+            file = self._data_folder / f"{self.dataset}.{kind}"
+            if file.is_file():
+                with file.open(encoding="utf-8") as lines:
+                    header = lines.readline().rstrip("\n").split(self.final_config_dict["field_separator"])
+                columns[kind] = [name.partition(":")[0] for name in header]
+        return columns
 
     def _init_device(self) -> None:
         self.final_config_dict.update(

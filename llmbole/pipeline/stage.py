@@ -8,6 +8,7 @@ that changes a result is left out and nothing else makes it run again.
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
 import importlib.util
 import inspect
@@ -145,6 +146,7 @@ def stages_of(pipeline: type) -> dict[str, Stage]:
     return ordered
 
 
+@cache
 def code_hash(function: Callable[..., Any]) -> str:
     """Hash of a function's syntax tree without docstrings, with the code of llmbole (or its own package) it reaches.
 
@@ -226,13 +228,19 @@ def _module_file(name: str) -> Path | None:
 
 def _reach(name: str, modules: set[str], packages: set[str]) -> None:
     """Add a module and, transitively, the package modules it imports."""
+    waiting = [name]
+    while waiting:
+        module = waiting.pop()
+        if module not in modules and _module_file(module) is not None:
+            modules.add(module)
+            waiting.extend(_imports_of(module, frozenset(packages)))
+
+
+@cache
+def _imports_of(name: str, packages: frozenset[str]) -> tuple[str, ...]:
     file = _module_file(name)
-    if name in modules or file is None:
-        return
-    modules.add(name)
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        for other in _imported_modules(node, packages):
-            _reach(other, modules, packages)
+    tree = ast.parse(file.read_text(encoding="utf-8") if file else "")
+    return tuple(other for node in ast.walk(tree) for other in _imported_modules(node, set(packages)))
 
 
 @cache
@@ -243,7 +251,7 @@ def _module_dump(name: str) -> str:
 
 def _dump(tree: ast.AST) -> str:
     """A syntax tree as text, without docstrings."""
-    tree = ast.parse(ast.unparse(tree))
+    tree = copy.deepcopy(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if (
