@@ -1,0 +1,125 @@
+"""Short real runs of every method on ml-100k rows: whole pipelines, their records, and what a variant changes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llmbole.data import source
+from llmbole.llm import backbone as language_models
+from llmbole.llm.identity import LLMSpec
+from llmbole.pipeline.store import Store
+from llmbole.results import load, read_per_user
+from llmbole.verify import verify
+
+SHORT = {
+    "ALLMRec": {"align.epochs": 2, "project.epochs": 1, "project.positions": 1},
+    "MLPLLM": {"project.epochs": 1, "project.positions": 1},
+    "LLMOnly": {},
+    "LightGCN": {},
+    "SASRec": {},
+}
+REPORTED = {"HIT@1", "HIT@5", "NDCG@5", "MRR@20"}
+
+
+@pytest.mark.parametrize("model", SHORT)
+def test_a_method_runs_from_raw_files_to_a_sealed_record(run, model):
+    result = run(model, SHORT[model])
+    record = load(result.path)
+    assert set(record.metrics) == REPORTED
+    assert all(0 <= value <= 1 for value in record.metrics.values())
+    assert record.metrics["HIT@1"] <= record.metrics["HIT@5"]
+    assert record.dataset.counts["users"] == 40
+    users, values = read_per_user(result.path.with_name(record.per_user.file))
+    assert len(users) == 40 and set(values) == REPORTED
+    assert not verify(result.path.parents[2])
+    assert model in result.table and "HIT@1" in result.table
+    if model in ("ALLMRec", "MLPLLM"):
+        assert set(record.backbone_metrics) == REPORTED
+        assert record.cost["projection"].llm_tokens > 0
+        assert record.llm.name == "tiny" and len(record.llm.revision) == 64
+
+
+def test_a_second_run_finds_everything_and_adds_no_record(run):
+    first = run("MLPLLM", SHORT["MLPLLM"])
+    second = run("MLPLLM", SHORT["MLPLLM"])
+    assert not second.appended
+    assert second.path == first.path
+
+
+def test_the_backbone_is_trained_once_for_all_methods(run):
+    keys = {run(model, SHORT[model]).artifacts["backbone"].key for model in ("ALLMRec", "MLPLLM", "SASRec")}
+    assert len(keys) == 1
+
+
+def test_the_same_seed_gives_the_same_numbers_with_another_store(run, tmp_path):
+    one = run("ALLMRec", SHORT["ALLMRec"])
+    other = run("ALLMRec", SHORT["ALLMRec"], folder=tmp_path)
+    assert one.metrics == other.metrics
+    assert one.record.artifacts == other.record.artifacts
+    scores = (one.artifacts["scores"], other.artifacts["scores"])
+    assert scores[0].manifest["files"] == scores[1].manifest["files"]
+
+
+def test_another_seed_gives_other_numbers(run):
+    one, other = (run("SASRec", {"seed": seed}) for seed in (1, 2))
+    assert (
+        one.record.artifacts["split"] == other.record.artifacts["split"]
+    )  # candidates have the protocol's seed
+    assert one.metrics != other.metrics
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("align.encoder", "tuned"),
+        ("align.matching", False),
+        ("align.reconstruction", False),
+        ("align.recommendation", False),
+        ("align.positions", 0),
+        ("project.user", False),
+        ("project.item", "text"),
+        ("project.item", "none"),
+        ("project.item", "random"),
+    ],
+)
+def test_every_variant_of_allmrec_runs_and_differs(run, setting, value):
+    result = run("ALLMRec", {**SHORT["ALLMRec"], setting: value})
+    assert f"{setting}={value}" in result.record.label
+    stage = "alignment" if setting.startswith("align") else "projection"
+    plain = run("ALLMRec", SHORT["ALLMRec"])
+    assert result.artifacts[stage].key != plain.artifacts[stage].key
+
+
+def test_generated_answers_are_scored_by_title_and_counted(run):
+    result = run("LLMOnly", {"scoring": "generation"})
+    assert set(result.metrics) == {"HIT@1"}
+    assert result.record.scoring == "generation"
+    assert 0 <= result.record.extra["valid_answers"] <= 1
+    answers = (result.artifacts["scores"].folder / "answers.txt").read_text(encoding="utf-8").splitlines()
+    assert len(answers) == 40
+
+
+def test_training_leaves_the_language_model_as_it_was(run):
+    before = language_models.load(LLMSpec("tiny")).checksum()
+    run("MLPLLM", {**SHORT["MLPLLM"], "seed": 5})
+    assert language_models.load(LLMSpec("tiny")).checksum() == before
+
+
+def test_a_kill_between_stages_and_a_lost_artifact_give_the_same_scores(run, shared):
+    result = run("ALLMRec", SHORT["ALLMRec"])
+    store = Store(shared / "store")
+    for name in ("projection", "scores"):
+        folder = result.artifacts[name].folder
+        (folder / "manifest.json").write_text("{")  # as good as gone
+        assert store.get(result.artifacts[name].key) is None
+    again = run("ALLMRec", SHORT["ALLMRec"])
+    assert again.metrics == result.metrics
+    remade = json.loads((again.artifacts["projection"].folder / "manifest.json").read_text(encoding="utf-8"))
+    assert remade["files"] == result.artifacts["projection"].manifest["files"]
+
+
+def test_the_slice_has_its_own_fingerprint(run, raw_slice):
+    result = run("LLMOnly")
+    assert result.record.dataset.fingerprint == source.fingerprint(source.card("ml-slice"), raw_slice)
