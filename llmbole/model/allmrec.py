@@ -235,8 +235,7 @@ class Alignment(LLMRecommender):
         positive, negative = interaction["item"], interaction["negatives"][:, 0]
         rows = torch.cat([positive, negative])  # [2B]
         source = self.items[rows]  # E, [2B, D]
-        unique, inverse = rows.unique(return_inverse=True)
-        text = self.text(unique)[inverse]  # Q, [2B, D_text]
+        text = self.text(rows)  # Q, [2B, D_text]
         joint, text_code = self.encode_item(source), self.encode_text(text)  # e and q, [2B, hidden]
         decoded = self.decode_item(joint)  # [2B, D]
         scores = (interaction["user_vector"].repeat(2, 1) * decoded).sum(1)  # s(x_u, f_I^dec(e_i)), [2B]

@@ -99,10 +99,8 @@ class Store:
         folder = self._artifact_folder(key)
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            return None  # damaged(key) says so; a damaged artifact counts as not made
+        except (FileNotFoundError, ValueError):
+            return None  # a manifest that cannot be read is `damaged`, and counts as not made
         return Artifact(key=key, folder=folder, manifest=manifest)
 
     def damaged(self, key: str) -> str | None:
