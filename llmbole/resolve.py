@@ -29,6 +29,11 @@ logger = logging.getLogger(__name__)
 
 OPTIONS = ("device", "store", "leaderboard", "raw", "progress", "threads")
 
+SPECIFICATIONS: Mapping[str, type[identity.LLMSpec] | type[identity.EncoderSpec]] = {
+    "llm": identity.LLMSpec,
+    "text_encoder": identity.EncoderSpec,
+}
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -38,7 +43,7 @@ class Resolved:
         model: Name of the method, or of a RecBole model.
         method: The class whose stages make the run's artifacts.
         settings: Everything that can change a number; data, protocol and models stand in it with their identities.
-        options: Everything that cannot: device, folders, progress bars.
+        options: Everything that cannot: device, folders (also of an LLM or text encoder given as one), progress bars.
         label: How the settings differ from the model's defaults; empty if they do not.
     """
 
@@ -163,8 +168,18 @@ def _with_backbone(defaults: dict[str, Any], layer: Mapping[str, Any], where: st
 
 
 def _open_keys(defaults: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Keys that a part takes beyond those its defaults name: RecBole's, or a model specification's."""
+    keys = {
+        part: frozenset(field.name for field in dataclasses.fields(spec_class))
+        for part, spec_class in SPECIFICATIONS.items()
+        if part in defaults
+    }
     backbone = defaults.get("backbone")
-    return {"backbone": registry.recbole_keys(backbone["name"])} if isinstance(backbone, Mapping) else {}
+    return (
+        {**keys, "backbone": registry.recbole_keys(backbone["name"])}
+        if isinstance(backbone, Mapping)
+        else keys
+    )
 
 
 def _identified(model: str, method: Any, dataset: str, settings: dict[str, Any], label: str) -> Resolved:  # noqa: ANN401
@@ -175,24 +190,24 @@ def _identified(model: str, method: Any, dataset: str, settings: dict[str, Any],
     raw = source.locate_raw(card, Path(options["raw"]) if options["raw"] else None)
     settings["dataset"] = {**dataclasses.asdict(card), "fingerprint": source.fingerprint(card, raw)}
     settings["protocol"] = dataclasses.asdict(_protocol(method, settings["protocol"]))
-    if "llm" in settings:
-        settings["llm"] = _pinned(build(identity.LLMSpec, settings["llm"], "llm"))
-    if "text_encoder" in settings:
-        settings["text_encoder"] = _pinned(
-            build(identity.EncoderSpec, settings["text_encoder"], "text_encoder")
-        )
+    for part, spec_class in SPECIFICATIONS.items():
+        if part in settings:
+            spec = build(spec_class, settings[part], part)
+            settings[part], options[f"{part}_folder"] = _pinned(spec), identity.given_folder(spec)
     if method.settings_class is not None:
         method.settings_class.check(settings)
     return Resolved(model, method, json.loads(json.dumps(settings)), options, label)
 
 
 def _pinned(spec: identity.LLMSpec | identity.EncoderSpec) -> dict[str, Any]:
-    """A model's settings with its revision: a hash of its files, or the hub's commit."""
-    return {
-        **dataclasses.asdict(spec),
-        "name": spec.name.partition("@")[0],
-        "revision": identity.revision(spec),
-    }
+    """A model's settings with its revision: a hash of its files, or the hub's commit.
+
+    Of a folder that the user names, only the last part of its path stays: the hash says what is in it, and where it
+    lies is no one else's concern.
+    """
+    folder = identity.given_folder(spec)
+    name = f"./{Path(folder).name}" if folder else spec.name.partition("@")[0]
+    return {**dataclasses.asdict(spec), "name": name, "revision": identity.revision(spec)}
 
 
 def _protocol(method: Any, name: str) -> protocols.Protocol:  # noqa: ANN401 - a class

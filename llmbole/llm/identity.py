@@ -111,6 +111,13 @@ def folder(spec: Spec) -> Path:
     return local
 
 
+def given_folder(spec: Spec) -> str | None:
+    """The folder that a model's name is, resolved; None for a packaged model and for a hub id."""
+    packaged = "tiny" if isinstance(spec, LLMSpec) else PACKAGED_ENCODER
+    local = None if spec.name == packaged else _local_folder(spec)
+    return str(local) if local else None
+
+
 def _local_folder(spec: Spec) -> Path | None:
     """The folder of an embedded or local model; None for a hub id."""
     if isinstance(spec, LLMSpec) and spec.name == "tiny":
@@ -181,12 +188,7 @@ def _commit(spec: Spec) -> str:
     if wanted and _COMMIT.fullmatch(wanted):
         return wanted
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(
@@ -198,7 +200,7 @@ def _commit(spec: Spec) -> str:
         raise ValueError(f"model {spec.name!r} is neither a folder nor a hub id: {error}") from error
     try:
         commit = HfApi().model_info(name, revision=wanted, timeout=20).sha
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, RuntimeError) as error:
+    except Exception as error:  # the errors of a broken connection depend on the hub client's transport
         raise ValueError(
             f"model {spec.name!r} is no folder, it is not in the local cache, and its revision can't be looked up "
             f"({type(error).__name__}). Check the name, go online once, or pin it as {name}@<40-digit commit>."
@@ -210,7 +212,7 @@ def _commit(spec: Spec) -> str:
 
 def _download(name: str, commit: str, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         cached = Path(
@@ -222,8 +224,8 @@ def _download(name: str, commit: str, patterns: tuple[str, ...]) -> Path:
         pass
     try:
         return Path(snapshot_download(name, revision=commit, allow_patterns=list(patterns)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except Exception as error:  # the errors of a broken connection depend on the hub client's transport
         raise ValueError(
-            f"model {name}@{commit} is not in the local cache and can't be downloaded ({type(error).__name__}): "
-            "download it once with a connection, or give a folder."
+            f"model {name}@{commit} is not in the local cache and can't be downloaded "
+            f"({type(error).__name__}: {error}): download it once with a connection, or give a folder."
         ) from error

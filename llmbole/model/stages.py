@@ -209,14 +209,19 @@ def llm_spec(run: StageRun) -> Any:  # noqa: ANN401 - an LLMSpec
     """The run's LLM, pinned."""
     from llmbole.llm.identity import LLMSpec
 
-    return LLMSpec(**run["llm"])
+    return LLMSpec(**_located(run, "llm"))
 
 
 def encoder_spec(run: StageRun) -> Any:  # noqa: ANN401 - an EncoderSpec
     """The run's text encoder, pinned."""
     from llmbole.llm.identity import EncoderSpec
 
-    return EncoderSpec(**run["text_encoder"])
+    return EncoderSpec(**_located(run, "text_encoder"))
+
+
+def _located(run: StageRun, part: str) -> dict[str, Any]:
+    """Settings of a model whose name is where it lies, if the user gave it as a folder."""
+    return {**run[part], "name": run.resources.get(f"{part}_folder") or run[part]["name"]}
 
 
 def _backbone_settings(run: StageRun) -> tuple[str, dict[str, Any]]:
