@@ -128,10 +128,10 @@ class TitleChoice:
         return score.answer_loss(self.lm, self.embed(prompt, vectors), prompt.batch.mask, answers)
 
     def log_likelihood(self, prompt: ChoicePrompt, vectors: Mapping[str, Tensor]) -> Tensor:
-        """Mean log-likelihood per token of every candidate's answer. Shape `[B, C]`."""
+        """Log-likelihood of every candidate's whole answer. Shape `[B, C]`."""
         answers = [[self.answers[item] for item in row] for row in prompt.candidates.tolist()]
         return score.candidate_log_likelihood(
-            self.lm, self.embed(prompt, vectors), prompt.batch.mask, answers
+            self.lm, self.embed(prompt, vectors), prompt.batch.mask, answers, normalize=False
         )
 
     def generate(self, prompt: ChoicePrompt, vectors: Mapping[str, Tensor]) -> list[str]:

@@ -41,6 +41,7 @@ class AlignSettings:
     score: Literal["sum", "mean"]
     positions: int
     learning_rate: float
+    schedule: Literal["constant", "linear"]
     batch_size: int
     epochs: int
 
@@ -55,6 +56,7 @@ class ProjectSettings(ranking.PromptTraining):
     """Stage 2, section 4.2."""
 
     item: Literal["joint", "text", "none", "random"]
+    standardize: bool
 
 
 @register_model("ALLMRec")
@@ -169,6 +171,8 @@ class ALLMRec(LLMRecommender):
             items = torch.rand(
                 items.shape, generator=torch.Generator().manual_seed(run.seed)
             )  # in (0, 1) as sigmoids are
+        if settings.standardize:
+            items = (items - items[1:].mean(0)) / items[1:].std(0).clamp(min=1e-6)
         choice = stages.title_choice(run, data, split, user=settings.user, item=settings.item != "none")
         user_size = training.load_tensors(vectors, "vectors")["user_vectors"].shape[1]
         return ALLMRec(choice, items, user_size, settings, users)
@@ -269,4 +273,7 @@ class Alignment(LLMRecommender):
 #   dropout on in training.
 # - Users with a single training item are left out of training: they have no history to represent.
 # - The user and item tokens are soft positions of the prompt, not words added to the vocabulary.
-# - The default answer is the candidate whose title is most likely per token; `scoring: generation` is the paper's way.
+# - `project.standardize` gives F_I's inputs mean 0 and deviation 1 over items. The first layer is affine, so this takes
+#   nothing away and adds nothing; but codes are sigmoids close to a constant, which hides what differs between items
+#   from a training as short as the embedded LLM's.
+# - The default answer is the candidate whose title is most likely; `scoring: generation` is the paper's way.

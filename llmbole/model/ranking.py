@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ class PromptTraining:
     candidates: int
     positions: int
     learning_rate: float
+    schedule: Literal["constant", "linear"]
     batch_size: int
     epochs: int
 
@@ -48,6 +49,8 @@ def check_training(settings: Mapping[str, Any]) -> None:
     ):
         if name in settings and settings[name] < least:
             problems.append(f"{name} = {settings[name]}: must be at least {least}")
+    if settings.get("schedule", "constant") not in ("constant", "linear"):
+        problems.append(f"schedule = {settings['schedule']!r}: must be constant or linear")
     for name in ("learning_rate", "alpha", "beta"):
         if name in settings and not 0 <= settings[name] < float("inf"):
             problems.append(f"{name} = {settings[name]}: must be a number of at least 0")
@@ -170,7 +173,7 @@ def prompts(model: Chooser, interaction: Any) -> tuple[ChoicePrompt, dict[str, T
 
 @torch.inference_mode()
 def log_likelihoods(model: Chooser, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
-    """Mean log-likelihood of each row's title under its user's prompt. Shape `[rows]`."""
+    """Log-likelihood of each row's title under its user's prompt. Shape `[rows]`."""
     prompt, vectors = prompts(model, interaction)
     return model.choice.log_likelihood(prompt, vectors).flatten()  # [B * C]
 

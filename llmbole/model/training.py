@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ class Hyperparameters(Protocol):
     def batch_size(self) -> int: ...
     @property
     def epochs(self) -> int: ...
+    @property
+    def schedule(self) -> Literal["constant", "linear"]: ...
 
 
 def seed_everything(seed: int) -> None:
@@ -103,6 +105,25 @@ def _sampler(split: Split) -> NegativeSampler:
     return NegativeSampler(users, np.concatenate(sequences), split.n_items)
 
 
+def decay_linearly(optimizer: torch.optim.Optimizer, steps: int) -> None:
+    """Let an optimizer's learning rate fall from its first value to 0 over so many steps.
+
+    The step is the one that Adam counts in its own state, so a resumed training goes on where it stopped.
+
+    Args:
+        optimizer: One of the Adam family.
+        steps: In all.
+    """
+    first = [group["lr"] for group in optimizer.param_groups]
+
+    def set_rates(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        done = next((float(state["step"]) for state in optimizer.state.values()), 0.0)
+        for group, rate in zip(optimizer.param_groups, first, strict=True):
+            group["lr"] = rate * max(0.0, 1 - done / steps)
+
+    optimizer.register_step_pre_hook(set_rates)
+
+
 def fit(
     run: StageRun, model: LLMRecommender, batches: Batches, data: Artifact, settings: Hyperparameters
 ) -> dict[str, Any]:
@@ -115,7 +136,7 @@ def fit(
         model: Its trainable parameters are trained; everything else stays as it is.
         batches: Training rows.
         data: The data's artifact, whose folder RecBole's Config wants.
-        settings: Learning rate and epochs; the optimiser is Adam without weight decay.
+        settings: Learning rate, its schedule, and epochs; the optimiser is Adam without weight decay.
 
     Returns:
         A summary: epochs, loss of the first and the last epoch, trainable parameters, what was done.
@@ -132,6 +153,8 @@ def fit(
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     with run.progress(len(batches) * settings.epochs, "batch") as ticker:
         trainer = Trainer(config, model, workspace=run.workspace, progress=ticker)
+        if settings.schedule == "linear":
+            decay_linearly(trainer.optimizer, len(batches) * settings.epochs)
         trainer.resume()
         trainer.fit(batches, verbose=False)
     save_tensors(run.folder / f"{WEIGHTS}.safetensors", model.state_dict())

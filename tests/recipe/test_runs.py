@@ -14,7 +14,7 @@ from llmbole.results import load, read_per_user
 from llmbole.verify import verify
 
 SHORT = {
-    "ALLMRec": {"align.epochs": 2, "project.epochs": 1, "project.positions": 1},
+    "ALLMRec": {"align.epochs": 2, "align.positions": 1, "project.epochs": 1, "project.positions": 1},
     "MLPLLM": {"project.epochs": 1, "project.positions": 1},
     "LLMOnly": {},
     "LightGCN": {},

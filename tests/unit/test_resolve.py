@@ -53,7 +53,7 @@ def test_a_misspelt_name_is_refused_with_the_close_one(model, dataset, settings,
     ("settings", "message"),
     [
         ({"align.epochs": 0}, "epochs = 0"),
-        ({"align.positions": 3}, "positions = 3"),
+        ({"align.positions": 30}, "positions = 30"),
         ({"scoring": "guess"}, "guess"),
         (
             {"align": {"matching": False, "reconstruction": False, "recommendation": False}},
