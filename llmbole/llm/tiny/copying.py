@@ -6,6 +6,7 @@ prompt), and a small model finds it in far fewer tokens on symbols than on instr
 
 import random
 
+from . import latent
 from .samples import Sample, Segment, Turn, fill, join, single
 from .titles import kind as any_kind
 from .titles import titles
@@ -94,6 +95,43 @@ def recall(rng: random.Random, most: int) -> Sample:
         turns.append(Turn(join([*listed, (1000 + place,)]), (made[place][0],)))
         listed = []
     return Sample("recall", tuple(turns))
+
+
+def fit_recall(rng: random.Random, most: int) -> Sample:
+    """As `recall`, but keys are latent vectors: a user's is followed by the best item's first symbol."""
+    number = rng.randint(2, most)
+    listed: list[Segment] = []
+    made = chunks(rng, number, rng.choice((2, 4, 8, 14)), rng.choice((40, 400)))
+    items = latent.items(rng, number)
+    for chunk, vector in zip(made, items, strict=True):
+        listed += [*quoted(chunk), latent.item_segment(vector), ","]
+    turns = []
+    for _ in range(rng.randint(4, 16)):
+        key, best = latent.user(rng, items)
+        turns.append(Turn(join([*listed, latent.user_segment(key)]), (made[best][0],)))
+        listed = []
+    return Sample("fit_recall_vectors", tuple(turns))
+
+
+def fit_lookup(rng: random.Random, most: int) -> Sample:
+    """As `lookup_first`, but keys are latent vectors; more users may follow the answer."""
+    number = rng.randint(2, most)
+    made = chunks(rng, number, rng.choice((2, 4, 8, 14)), rng.choice((40, 400)))
+    items = latent.items(rng, number)
+    key, best = latent.user(rng, items)
+    prompt: list[Segment] = [
+        latent.user_segment(key),
+        rng.choice(("<s>", "<s> is a user representation.")),
+    ]
+    for chunk, vector in zip(made, items, strict=True):
+        prompt += [*quoted(chunk), latent.item_segment(vector), ","]
+    turns = [Turn(join([*prompt, " The answer is "]), join(quoted(made[best])))]
+    for _ in range(rng.choice((0, 4))):
+        key, best = latent.user(rng, items)
+        turns.append(
+            Turn(join(["\n", latent.user_segment(key), "<s> The answer is "]), join(quoted(made[best])))
+        )
+    return Sample("fit_lookup_vectors", tuple(turns))
 
 
 def mark(rng: random.Random, most: int) -> Sample:

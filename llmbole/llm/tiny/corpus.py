@@ -18,6 +18,8 @@ TASKS: dict[str, Task] = {
     "lookup": lambda rng, most: copying.lookup(rng, most),
     "lookup_first": lambda rng, most: copying.lookup_first(rng, most),
     "recall": lambda rng, most: copying.recall(rng, most),
+    "fit_recall": lambda rng, most: copying.fit_recall(rng, most),
+    "fit_lookup": lambda rng, most: copying.fit_lookup(rng, most),
     "mark": lambda rng, most: copying.mark(rng, most),
     "echo": lambda rng, most: copying.echo(rng, most),
     "copy": lambda rng, most: copying.copy(rng),
@@ -44,46 +46,41 @@ TASKS: dict[str, Task] = {
     "rate_words": lambda rng, most: answers.rate(rng, "words"),
     "explain": lambda rng, most: answers.explain(rng),
 }
-COPYING: dict[str, float] = {"permuted": 7, "echo": 3, "facts": 1}
-RECALL: dict[str, float] = {"permuted": 2, "recall": 6, "echo": 2, "lookup": 2, "facts": 0.5}
-LOOKUP: dict[str, float] = {
-    "permuted": 1, "recall": 2, "lookup": 4, "lookup_first": 6, "mark": 1, "echo": 1, "copy": 1, "free": 1,
-    "exact_symbols": 4, "facts": 1,
+COPYING: dict[str, float] = {
+    "permuted": 5, "echo": 1, "recall": 1, "fit_recall": 4, "fit_lookup": 6, "facts": 0.5,
 }  # fmt: skip
-MIXED: dict[str, float] = {
-    "permuted": 1, "recall": 1, "lookup": 2, "lookup_first": 4, "mark": 0.5, "echo": 0.5, "copy": 2,
-    "place": 1, "following": 1, "free": 12, "exact_symbols": 16, "exact_words": 5, "frequent_symbols": 6,
-    "frequent_words": 2, "overlap_symbols": 5, "overlap_blend": 10, "overlap_words": 4, "facts": 3,
-    "yes_no_symbols": 3, "yes_no_words": 3, "member": 1, "rank_symbols": 1, "rank_words": 2, "sort": 1.5,
-    "repeat": 1, "rate_symbols": 1, "rate_words": 1.5, "explain": 2,
+LOOKUP: dict[str, float] = {
+    "permuted": 2, "recall": 1, "fit_recall": 3, "lookup": 2, "lookup_first": 5, "fit_lookup": 4, "echo": 0.5,
+    "copy": 2, "free": 1, "exact_symbols": 3, "nearest_vectors": 4, "facts": 1,
 }  # fmt: skip
 MATCHING: dict[str, float] = {
-    "permuted": 1, "lookup": 2, "lookup_first": 6, "exact_symbols": 7, "exact_words": 2, "free": 1.5,
-    "copy": 0.5, "overlap_blend": 1,
+    "permuted": 1, "fit_recall": 2, "lookup": 1, "lookup_first": 3, "fit_lookup": 4, "exact_symbols": 4,
+    "exact_words": 2, "free": 1.5, "copy": 1, "overlap_blend": 1, "nearest_vectors": 12,
 }  # fmt: skip
-VECTORS: dict[str, float] = {**MATCHING, "overlap_blend": 4, "nearest_vectors": 8}
 INSTRUCTIONS: dict[str, float] = {
-    **MIXED, "nearest_vectors": 16, "lookup_first": 8, "exact_symbols": 22, "exact_words": 7, "free": 8,
-    "copy": 3, "frequent_symbols": 4, "frequent_words": 1, "overlap_symbols": 4, "overlap_words": 3,
+    "permuted": 1, "recall": 0.5, "fit_recall": 1, "lookup": 1, "lookup_first": 3, "fit_lookup": 2, "mark": 0.5,
+    "echo": 0.5, "copy": 3, "place": 1, "following": 1, "free": 8, "exact_symbols": 10, "exact_words": 6,
+    "frequent_symbols": 3, "frequent_words": 1, "overlap_symbols": 3, "overlap_blend": 3, "overlap_words": 3,
+    "nearest_vectors": 30, "facts": 3, "yes_no_symbols": 3, "yes_no_words": 3, "member": 1, "rank_symbols": 1,
+    "rank_words": 2, "sort": 1.5, "repeat": 1, "rate_symbols": 1, "rate_words": 1.5, "explain": 2,
 }  # fmt: skip
+CHOICES: dict[str, float] = {**INSTRUCTIONS, "fit_lookup": 4, "nearest_vectors": 60}
 CURRICULUM: tuple[tuple[float, dict[str, float], int], ...] = (
-    (0.04, COPYING, 6),
-    (0.09, RECALL, 5),
-    (0.22, LOOKUP, 5),
-    (0.36, MIXED, 8),
-    (0.42, MATCHING, 4),
-    (0.49, MATCHING, 8),
+    (0.10, COPYING, 8),
+    (0.22, LOOKUP, 8),
+    (0.32, MATCHING, 10),
     (0.55, MATCHING, 20),
-    (0.70, VECTORS, 20),
     (1.00, INSTRUCTIONS, 20),
+    (2.00, CHOICES, 20),
 )
-"""Until which part of the training, which mixture of tasks, with how many candidates at most."""
+"""Until which part of the curriculum, which mixture of tasks, with how many candidates at most; above 1 is what follows
+the curriculum."""
 
 
 def stage(progress: float) -> tuple[dict[str, float], int]:
     """The mixture and the most candidates at a point of the training, 0 to 1."""
     for until, mixture, most in CURRICULUM:
-        if progress < until:
+        if progress <= until:
             return mixture, most
     return CURRICULUM[-1][1:]
 

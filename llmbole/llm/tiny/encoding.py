@@ -8,7 +8,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import PreTrainedTokenizerFast
 
 from .corpus import stream
-from .samples import Sample, Segment, Turn, Weighted, weighted
+from .samples import Sample, Segment, Turn, Weighted, is_latent, weighted
 from .titles import words
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
@@ -68,9 +68,11 @@ class Encoded:
     weights: list[float] = field(default_factory=list)
     """The weight of each position's token in the loss; 0: given."""
     vectors: dict[int, Weighted] = field(default_factory=dict)
-    """Positions of attributes, with the tokens whose embeddings are added there and their weights."""
+    """Positions of attributes, with the tokens whose embeddings are added there, or coordinates, and weights."""
     invented: bool = False
     """Whether those tokens only number random vectors that are drawn for this sample."""
+    latent: bool = False
+    """Whether they are coordinates of latent vectors."""
 
 
 class Encoder:
@@ -87,7 +89,7 @@ class Encoder:
 
     def __call__(self, sample: Sample, rng: random.Random) -> Encoded:
         """Every answer is learned, as is the text of turns without one; eos follows each document."""
-        made, tokens = Encoded(), _Tokens(self.allowed, rng)
+        made, tokens = Encoded(latent=sample.task.endswith("_vectors")), _Tokens(self.allowed, rng)
         for turn in sample.turns:
             turn = moved_space(turn) if rng.random() < 0.3 else turn
             self._add(made, turn.prompt, 0.0 if turn.answer else 1.0, tokens)
@@ -97,19 +99,22 @@ class Encoder:
         made.weights[0] = 0.0
         scale = sum(made.weights) ** -0.5  # long answers (lists) would else outweigh choices
         made.weights = [weight * scale for weight in made.weights]
-        if not sample.task.endswith(("_symbols", "_blend", "_vectors")):
+        if not (made.latent or sample.task.endswith(("_symbols", "_blend"))):
             made.vectors = {}
-        blend, vectors = (sample.task.endswith(form) for form in ("_blend", "_vectors"))
-        made.invented = vectors or (blend and rng.random() < 0.5)
+        made.invented = sample.task.endswith("_blend") and rng.random() < 0.5
         return made
 
     def _add(self, made: Encoded, segments: Sequence[Segment], weight: float, tokens: "_Tokens") -> None:
         for piece in segments:
             if isinstance(piece, str):
                 ids = self.text(piece)
+            elif is_latent(piece):
+                made.vectors[len(made.ids)] = weighted(piece)
+                ids = [SPECIAL.index(PAD)]
             else:
-                shares = tuple((tokens[symbol], weight) for symbol, weight in weighted(piece))
-                made.vectors[len(made.ids)] = shares
+                shares = tuple((tokens[symbol], share) for symbol, share in weighted(piece))
+                if not made.latent:
+                    made.vectors[len(made.ids)] = shares
                 ids = [shares[0][0]]
             made.ids += ids
             made.weights += [weight] * len(ids)

@@ -5,12 +5,12 @@ user's attributes stand at the prompt's beginning or follow the titles of the hi
 its title; the answer is the title whose attributes share most with the user's.
 """
 
-import math
-import operator
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from . import latent
 from .samples import Sample, Segment, Turn, Weighted, fill, join
 from .titles import Kind, titles, word
 from .titles import kind as any_kind
@@ -29,6 +29,12 @@ WORD_USERS: tuple[str, ...] = (
     "{key}<s> is a user representation.",
     "<s>The user's taste: {key}.\n",
     "<s>Preferences: {key}.\n",
+)
+VECTOR_USERS: tuple[str, ...] = (
+    "{key}<s> is a user representation.",
+    "{key}<s> is a user representation.",
+    "{key}<s>",
+    "{key}<s> A user's taste. ",
 )
 WORDINGS: tuple[str, ...] = (
     "{user}This user has {past} {history} in the previous. Recommend one next {noun} for this user "
@@ -55,6 +61,11 @@ SHORT_WORDINGS: tuple[str, ...] = (
     "{user}Choose one of {candidates}. The answer is ",
     "{user}Candidates: {candidates}\nBest {noun}: ",
     "{user}Which {noun} fits this user, {candidates}? Answer: ",
+)
+VECTOR_AGAIN: tuple[str, ...] = (
+    "\n{key}<s> is a user representation. The recommendation is ",
+    "\nAnother user {key}<s>: ",
+    "{key}<s>",
 )
 AGAIN: tuple[str, ...] = ("\nAnother user {key}: ", " And for {key}? ", "\n{key} The recommendation is ")
 
@@ -112,6 +123,8 @@ class Problem:
     alphabet: int
     vectors: tuple[Weighted, ...] = ()
     """What the attributes stand for where they are vectors."""
+    items: Sequence[Sequence[float]] = ()
+    """The candidates' latent vectors."""
 
 
 def exact(rng: random.Random, number: int, length: int) -> Problem:
@@ -156,30 +169,16 @@ def overlap(rng: random.Random, number: int, length: int) -> Problem:
             return Problem(key, history, candidates, shared.index(max(shared)), alphabet + 1)
 
 
-def direction(rng: random.Random, width: int, towards: list[float], share: float) -> list[float]:
-    """A random unit vector, `share` times another one added before the division."""
-    drawn = [rng.gauss(0, width**-0.5) + share * each for each in towards]
-    norm = math.hypot(*drawn)
-    return [each / norm for each in drawn]
-
-
 def nearest(rng: random.Random, number: int, length: int) -> Problem:
-    """Users and items are random unit vectors: the candidate of the greatest inner product is right."""
-    width = rng.choice((2, 4, 8, 16, 32))
-    origin = [0.0] * width
-    while True:
-        user = direction(rng, width, origin, 0.0)
-        items = [direction(rng, width, origin, 0.0) for _ in range(number)]
-        fits = [sum(map(operator.mul, user, each)) for each in items]
-        best, second = sorted(fits, reverse=True)[:2]
-        if best - second > 0.05:
-            break
+    """Users and items are latent vectors: the candidate of the greatest inner product is right."""
+    items = latent.items(rng, number)
+    key, best = latent.user(rng, items)
     share = rng.choice((0.0, 0.5, 1.0))
-    past = [direction(rng, width, user, share) for _ in range(length)]
-    vectors = tuple(tuple(enumerate(each)) for each in (user, *past, *items))
+    past = [latent.unit(rng, len(key), key, share) for _ in range(length)]
+    vectors = (latent.user_segment(key), *map(latent.item_segment, (*past, *items)))
     places = range(1 + length, 1 + length + number)
     history = [[1 + place] for place in range(length)]
-    return Problem([0], history, [[each] for each in places], fits.index(best), 0, vectors)
+    return Problem([0], history, [[each] for each in places], best, 0, vectors, items)
 
 
 PROBLEMS = {"exact": exact, "frequent": frequent, "overlap": overlap, "nearest": nearest}
@@ -209,7 +208,7 @@ def match(rng: random.Random, rule: str, form: str, most: int, kind: Kind | None
     made = titles(rng, kind.style, number + len(problem.history))
     names, past = made[:number], made[number:]
     between = rng.choice((",", ",", ",", ", ", "\n"))
-    users = WORD_USERS if form == "words" else USERS
+    users = {"words": WORD_USERS, "vectors": VECTOR_USERS}.get(form, USERS)
     user = (
         fill(rng.choice(users), key=shown.alone(problem.key)) if problem.key else (rng.choice(("<s>", "")),)
     )
@@ -223,19 +222,22 @@ def match(rng: random.Random, rule: str, form: str, most: int, kind: Kind | None
         verb=kind.verb,
     )
     turns = [Turn(prompt, (answered(rng, names[problem.chosen]),))]
-    if rule == "exact" and rng.random() < 0.4:
+    if rule in ("exact", "nearest") and rng.random() < (0.4 if rule == "exact" else 0.8):
         turns += again(rng, problem, shown, names)
     return Sample(f"{rule}_{form}", tuple(turns), tuple(names))
 
 
 def again(rng: random.Random, problem: Problem, shown: Look, names: list[str]) -> list[Turn]:
     """More users for the same candidates: the later keys stand behind the list."""
-    wording = rng.choice(AGAIN)
-    places = rng.sample(range(len(names)), min(len(names), rng.randint(1, 4)))
-    return [
-        Turn(fill(wording, key=shown.alone(problem.candidates[place])), (f'"{names[place]}"',))
-        for place in places
-    ]
+    wording = rng.choice(VECTOR_AGAIN if problem.items else AGAIN)
+    keys: list[tuple[tuple[Segment, ...], int]]
+    if problem.items:
+        users = [latent.user(rng, problem.items) for _ in range(rng.randint(1, 6))]
+        keys = [((latent.user_segment(key),), best) for key, best in users]
+    else:
+        places = rng.sample(range(len(names)), min(len(names), rng.randint(1, 4)))
+        keys = [(shown.alone(problem.candidates[place]), place) for place in places]
+    return [Turn(fill(wording, key=key), (f'"{names[place]}"',)) for key, place in keys]
 
 
 def free(rng: random.Random, most: int, kind: Kind | None = None) -> Sample:

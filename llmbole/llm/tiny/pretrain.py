@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .corpus import sample
 from .encoding import BOS, EOS, PAD, SPECIAL, VOCABULARY_SIZE, Encoded, Encoder, train_tokenizer
-from .initial import embeddings, initialize
+from .initial import EMBEDDING_DEVIATION, Directions, embeddings, initialize
+from .latent import LATENT
 
 logger = logging.getLogger(__name__)
 STATE = "training.pt"
@@ -30,19 +31,22 @@ POOL = 384
 class Recipe:
     """What decides the trained weights, besides the corpus."""
 
-    tokens: int = 28_000_000
+    tokens: int = 20_000_000
+    curriculum: int = 12_000_000
+    """Tokens of the curriculum; behind it the learning rate rises and falls once more."""
     seed: int = 2026
     batch_tokens: int = 4096
     batch_tokens_early: int = 2048
     early: float = 0.7
     rate: float = 2.5e-3
+    second_rate: float = 1.2e-3
     final_rate: float = 5e-5
     warmup: float = 0.01
     decay: float = 0.05
     noise: float = 0.5
     longest: int = 640
     longest_late: int = 1280
-    late: float = 0.75
+    late: float = 0.32
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,31 @@ class Batch:
     weights: Tensor  # [B, T]
     rows: Tensor  # [N], position p's vector is added up from N_p entries
     columns: Tensor  # [N]
-    tokens: Tensor  # [N]
-    shares: Tensor  # [N], whose squares add up to 1 at a position
+    tokens: Tensor  # [N], or coordinates of latent vectors
+    shares: Tensor  # [N]
     invented: Tensor  # [N], bool
+    latent: Tensor  # [B], bool
 
 
-def new_model() -> LlamaForCausalLM:
-    """The untrained model: 4 layers of width 128 with tied embeddings, 1.3 M parameters."""
+class LatentMaps(nn.Module):
+    """Two linear maps, for users and for items, of latent vectors into the model's input space.
+
+    They are trained with the model and thrown away after it. The model then has a language of vectors that it
+    understands, and who wants to speak it has to find it, as with any LLM.
+    """
+
+    def __init__(self, directions: Directions) -> None:
+        super().__init__()
+        norm = directions.user.shape[1] ** 0.5 * EMBEDDING_DEVIATION  # a token embedding's
+        self.rows = nn.Parameter(torch.cat((directions.user, directions.item)) * norm)  # [2 LATENT, H]
+        self.marks = nn.Parameter(directions.marks * norm / 2)  # [2, H], added to users and to items
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast) -> tuple[LlamaForCausalLM, LatentMaps]:
+    """The untrained model, 4 layers of width 128 with tied embeddings, 1.6 M parameters, and its maps.
+
+    Heads of width 64 with slow rotations leave 40 dimensions in which a query finds a key at any distance.
+    """
     config = LlamaConfig(
         vocab_size=VOCABULARY_SIZE,
         hidden_size=128,
@@ -67,9 +89,10 @@ def new_model() -> LlamaForCausalLM:
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=4,
+        head_dim=64,
         max_position_embeddings=2048,
         attention_bias=True,
-        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000_000.0},
         initializer_range=0.04,
         tie_word_embeddings=True,
         pad_token_id=SPECIAL.index(PAD),
@@ -77,8 +100,10 @@ def new_model() -> LlamaForCausalLM:
         eos_token_id=SPECIAL.index(EOS),
     )
     model = LlamaForCausalLM(config)
-    initialize(model)
-    return model
+    openings = [
+        token for text in (',"', ' "') for token in tokenizer(text, add_special_tokens=False).input_ids
+    ]
+    return model, LatentMaps(initialize(model, SPECIAL.index(BOS), openings))
 
 
 def collate(samples: list[Encoded]) -> Batch:
@@ -99,6 +124,7 @@ def collate(samples: list[Encoded]) -> Batch:
         torch.tensor(tokens, dtype=torch.long),
         torch.tensor(shares, dtype=torch.float),
         torch.tensor(invented, dtype=torch.bool),
+        torch.tensor([each.latent for each in samples]),
     )
 
 
@@ -118,8 +144,8 @@ def pool(encoder: Encoder, recipe: Recipe, number: int, progress: float) -> Iter
     yield from (collate(group) for group in groups)
 
 
-def embed(model: LlamaForCausalLM, batch: Batch, noise: float) -> Tensor:
-    """Input embeddings; attributes are noisy sums of token embeddings or of vectors drawn for the batch."""
+def embed(model: LlamaForCausalLM, maps: LatentMaps, batch: Batch, noise: float) -> Tensor:
+    """Input embeddings, [B, T, H]; attributes are noisy sums of token embeddings, drawn or mapped vectors."""
     table = embeddings(model)
     inputs = functional.embedding(batch.ids, table)  # [B, T, H]
     if not len(batch.rows):
@@ -129,13 +155,29 @@ def embed(model: LlamaForCausalLM, batch: Batch, noise: float) -> Tensor:
     symbols, places = torch.unique(batch.rows * VOCABULARY_SIZE + batch.tokens, return_inverse=True)
     drawn = invent(symbols // VOCABULARY_SIZE, table.shape[1]) * deviation
     vectors = torch.where(batch.invented[:, None], drawn[places], table[batch.tokens])  # [N, H]
-    vectors = vectors * batch.shares[:, None]
+    mapped = maps.rows[batch.tokens.clamp(max=len(maps.rows) - 1)]
+    latent = batch.latent[batch.rows][:, None]  # [N, 1]
+    vectors = torch.where(latent, mapped, vectors) * batch.shares[:, None]
+    marked = (batch.tokens % LATENT == 0)[:, None] & latent  # once per position, at the first coordinate
+    items = (batch.tokens >= LATENT).long()
+    present = 2.4 * torch.rand(len(batch.ids), 2) - 1.2  # [B, 2], so that half of the marks are missing
+    marks = maps.marks[items] * present.clamp(min=0)[batch.rows, items][:, None]
+    vectors = vectors + torch.where(marked, marks, 0.0)
     added = torch.zeros_like(inputs).index_put((batch.rows, batch.columns), vectors, accumulate=True)
     replaced = torch.zeros(batch.ids.shape, dtype=torch.bool)
     replaced[batch.rows, batch.columns] = True
     strength = torch.rand(len(batch.ids), 1, 1) * 2 - 1  # half of the rows stay without noise
-    added = added + torch.randn_like(added) * deviation * noise * strength.clamp(min=0)
+    drawn_noise = torch.randn_like(added) + batch.latent[:, None, None] * offsets(batch, table.shape[1])
+    added = added + drawn_noise * deviation * noise * strength.clamp(min=0)
     return torch.where(replaced[..., None], added, inputs)
+
+
+def offsets(batch: Batch, width: int) -> Tensor:
+    """A vector per sample that all its users' positions share, and one for all its items', [B, T, H]."""
+    items = torch.zeros(batch.ids.shape, dtype=torch.long)
+    items[batch.rows, batch.columns] = (batch.tokens >= LATENT).long()
+    drawn = torch.randn(len(batch.ids), 2, width)
+    return drawn.gather(1, items[..., None].expand(-1, -1, width))
 
 
 def invent(rows: Tensor, width: int) -> Tensor:
@@ -148,10 +190,12 @@ def invent(rows: Tensor, width: int) -> Tensor:
     return torch.cat(pieces)  # [symbols, H]
 
 
-def loss_of(model: LlamaForCausalLM, batch: Batch, noise: float) -> Tensor:
+def loss_of(model: LlamaForCausalLM, maps: LatentMaps, batch: Batch, noise: float) -> Tensor:
     """The weighted mean of the learned tokens' cross-entropy, in nats."""
     with torch.autocast("cpu", torch.bfloat16):
-        states = model.model(inputs_embeds=embed(model, batch, noise), use_cache=False).last_hidden_state
+        states = model.model(
+            inputs_embeds=embed(model, maps, batch, noise), use_cache=False
+        ).last_hidden_state
         weights = batch.weights[:, 1:]
         learned = weights > 0
         logits = model.lm_head(states[:, :-1][learned])  # [learned tokens, V]
@@ -160,19 +204,25 @@ def loss_of(model: LlamaForCausalLM, batch: Batch, noise: float) -> Tensor:
 
 
 def rate_at(recipe: Recipe, seen: int) -> float:
-    """Linear warm-up, then a cosine to the final learning rate."""
-    progress = seen / recipe.tokens
+    """Linear warm-up, then a cosine to the final learning rate; twice."""
+    first = seen < recipe.curriculum
+    rate = recipe.rate if first else recipe.second_rate
+    done, all_tokens = seen, recipe.curriculum
+    if not first:
+        done, all_tokens = seen - recipe.curriculum, recipe.tokens - recipe.curriculum
+    progress = done / all_tokens
     if progress < recipe.warmup:
-        return recipe.rate * (progress + 1e-3) / recipe.warmup
+        return rate * (progress + 1e-3) / recipe.warmup
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - recipe.warmup) / (1 - recipe.warmup))))
-    return recipe.final_rate + (recipe.rate - recipe.final_rate) * cosine
+    return recipe.final_rate + (rate - recipe.final_rate) * cosine
 
 
-def optimizer_of(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW that decays matrices but neither norms nor embeddings."""
+def optimizer_of(model: LlamaForCausalLM, maps: LatentMaps, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW that decays matrices but neither norms nor embeddings nor maps."""
     table = embeddings(model)
     matrices = [each for each in model.parameters() if each.ndim > 1 and each is not table]
     others = [each for each in model.parameters() if each.ndim < 2 or each is table]
+    others += list(maps.parameters())
     groups = [{"params": matrices, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98), fused=True)
 
@@ -186,15 +236,16 @@ class Run:
         torch.manual_seed(recipe.seed)
         if resume and not (folder / STATE).exists():
             raise FileNotFoundError(f"{folder / STATE} is missing: start without --resume")
+        self.tokenizer = (
+            PreTrainedTokenizerFast.from_pretrained(folder) if resume else train_tokenizer(recipe.seed)
+        )
+        self.model, self.maps = new_model(self.tokenizer)
         if resume:
-            self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
             self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        else:
-            self.tokenizer = train_tokenizer(recipe.seed)
-            self.model = new_model()
-        self.optimizer = optimizer_of(self.model, recipe)
+        self.optimizer = optimizer_of(self.model, self.maps, recipe)
         if resume:
             state = torch.load(folder / STATE, weights_only=True)
+            self.maps.load_state_dict(state["maps"])
             self.optimizer.load_state_dict(state["optimizer"])
             torch.set_rng_state(state["random"])
             self.seen, self.pools, self.seconds = state["seen"], state["pools"], state["seconds"]
@@ -204,6 +255,7 @@ class Run:
         self.model.save_pretrained(self.folder)
         self.tokenizer.save_pretrained(self.folder)
         state = {
+            "maps": self.maps.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
             "seen": self.seen,
@@ -219,7 +271,7 @@ class Run:
         """One update; returns the loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.recipe, self.seen)
-        loss = loss_of(self.model, batch, self.recipe.noise)
+        loss = loss_of(self.model, self.maps, batch, self.recipe.noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -238,7 +290,7 @@ class Run:
                 started, before = time.monotonic(), self.seen
                 losses = [
                     self.step(batch)
-                    for batch in pool(encoder, self.recipe, self.pools, self.seen / self.recipe.tokens)
+                    for batch in pool(encoder, self.recipe, self.pools, self.seen / self.recipe.curriculum)
                 ]
                 self.pools += 1
                 self.seconds += time.monotonic() - started

@@ -7,11 +7,12 @@ from typing import TypeAlias
 Symbols: TypeAlias = tuple[int, ...]
 Weighted: TypeAlias = tuple[tuple[int, float], ...]
 Segment: TypeAlias = str | Symbols | Weighted
-"""Text, or symbols that share one position, with equal weights or with their own.
+"""Text, symbols that share one position, or a latent vector by its coordinates.
 
 A symbol is a number that means nothing outside its sample. The encoder puts a random token of the vocabulary
-for every symbol of a sample, anew for each sample; symbols that share a position become the weighted sum of
-their tokens' embeddings, or of vectors that are drawn for the sample.
+for every symbol of a sample, anew for each sample; symbols that share a position become the sum of their tokens'
+embeddings, or of vectors that are drawn for the sample. A latent vector's coordinates mean the same everywhere:
+maps that are trained with the model, and thrown away after it, take them into its input space.
 """
 
 
@@ -50,6 +51,11 @@ def show(segments: tuple[Segment, ...]) -> str:
         piece if isinstance(piece, str) else f"<{'+'.join(str(symbol) for symbol, _ in weighted(piece))}>"
         for piece in segments
     )
+
+
+def is_latent(piece: Symbols | Weighted) -> bool:
+    """Whether a position takes a latent vector."""
+    return bool(piece) and isinstance(piece[0], tuple)
 
 
 def weighted(piece: Symbols | Weighted) -> Weighted:

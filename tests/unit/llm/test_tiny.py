@@ -11,8 +11,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmbole.llm.tiny import FOLDER, answers, copying, corpus, matching, measure, samples, titles
+from llmbole.llm.tiny import (
+    FOLDER,
+    answers,
+    copying,
+    corpus,
+    latent,
+    matching,
+    measure,
+    pretrain,
+    samples,
+    titles,
+)
 from llmbole.llm.tiny.encoding import Encoder
+from llmbole.llm.tiny.initial import embeddings
 from llmbole.llm.tiny.samples import show
 
 WORDS_OF_MOVIELENS = (
@@ -57,7 +69,7 @@ def test_the_folder_is_small_and_complete():
 
 def test_the_model_is_a_small_llama_with_tied_embeddings(model):
     assert model.config.architectures == ["LlamaForCausalLM"]
-    assert model.num_parameters() <= 1_500_000
+    assert model.num_parameters() <= 2_000_000
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert model.config.max_position_embeddings == 2048
 
@@ -139,16 +151,72 @@ def test_the_overlap_rule_has_one_best_candidate():
         assert shared[problem.chosen] == max(shared) and shared.count(max(shared)) == 1
 
 
+def fits(user: samples.Weighted, items: list[samples.Weighted]) -> list[float]:
+    """Inner products of latent vectors that are given by their numbered coordinates."""
+    values = dict(user)
+    return [sum(values[place - latent.LATENT] * each for place, each in item) for item in items]
+
+
 def test_the_nearest_rule_names_the_greatest_inner_product():
     rng = random.Random(0)
-    for _ in range(50):
+    sure = 0
+    for _ in range(80):
         problem = matching.nearest(rng, 6, 3)
-        user, *_ = vectors = [[weight for _, weight in each] for each in problem.vectors]
-        fits = [
-            sum(a * b for a, b in zip(user, vectors[each[0]], strict=True)) for each in problem.candidates
-        ]
-        assert fits.index(max(fits)) == problem.chosen
-        assert all(sum(weight**2 for weight in each) == pytest.approx(1) for each in vectors)
+        user, *others = problem.vectors
+        assert all(0.4 < sum(each**2 for _, each in item) < 2.1 for item in others)
+        if sum(each**2 for _, each in user) > 1:  # shorter users may be unsure
+            sure += 1
+            found = fits(user, [problem.vectors[place] for (place,) in problem.candidates])
+            assert found.index(max(found)) == problem.chosen
+    assert sure > 20
+
+
+def test_short_latent_users_are_unsure():
+    items = [[1.0, 0.0], [0.0, 1.0]]
+    rng = random.Random(0)
+    drawn = [latent.user(rng, items) for _ in range(3000)]
+    sure = {True: [0, 0], False: [0, 0]}
+    for vector, best in drawn:
+        counts = sure[sum(each**2 for each in vector) < 0.04]
+        counts[0] += 1
+        counts[1] += items[best][0] * vector[0] + items[best][1] * vector[1] == max(vector)
+    assert sure[True][1] < 0.95 * sure[True][0]
+    assert sure[False][1] > 0.97 * sure[False][0]
+
+
+def test_fit_tasks_answer_with_the_chunk_of_the_best_item():
+    for task in ("fit_recall", "fit_lookup"):
+        right = asked = 0
+        for sample in made(task):
+            pieces = [piece for turn in sample.turns for piece in (*turn.prompt, *turn.answer)]
+            items = [piece for piece in pieces if samples.is_latent(piece) and piece[0][0] == latent.LATENT]
+            listed = sample.turns[0].prompt
+            users = [piece for piece in pieces if samples.is_latent(piece) and piece[0][0] == 0]
+            chunks = re.findall(r'"((?:<\d+>)+)"<16', show(listed))
+            assert len(chunks) == len(items) and len(users) == len(sample.turns)
+            for user, turn in zip(users, sample.turns, strict=True):
+                found = fits(user, items)
+                answer = show(turn.answer).strip('"')
+                best = chunks[found.index(max(found))]
+                asked += 1
+                right += answer == best if task == "fit_lookup" else best.startswith(answer)
+        assert right > 0.85 * asked
+
+
+def test_latent_vectors_are_mapped_and_marked(tokenizer):
+    model, maps = pretrain.new_model(tokenizer)
+    sample = made("nearest_vectors", 1)[0]
+    encoded = Encoder(tokenizer)(sample, random.Random(0))
+    batch = pretrain.collate([encoded])
+    inputs = pretrain.embed(model, maps, batch, 0.0)[0]
+    for place, coordinates in encoded.vectors.items():
+        item = int(coordinates[0][0] >= latent.LATENT)
+        mark = inputs[place] - sum(weight * maps.rows[number] for number, weight in coordinates)
+        share = mark @ maps.marks[item] / maps.marks[item].norm() ** 2
+        torch.testing.assert_close(mark, share * maps.marks[item], atol=1e-4, rtol=1e-4)
+        assert -0.01 < share < 1.21
+    text = [place for place in range(len(encoded.ids)) if place not in encoded.vectors]
+    torch.testing.assert_close(inputs[text], embeddings(model)[batch.ids[0, text]])
 
 
 def test_recall_and_echo_answer_with_the_chunk_s_first_symbol():
