@@ -5,6 +5,7 @@ A data set is one yaml in `properties/dataset/` and one converter in `llmbole/da
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import importlib
 import importlib.util
@@ -76,6 +77,45 @@ class Rating:
 
 
 @dataclass(frozen=True)
+class Label:
+    """Which ratings are a like, for protocols of labelled pairs.
+
+    Attributes:
+        positive_from: The least rating that is a like.
+    """
+
+    positive_from: float
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Time windows of training, validation and test, for protocols that split by absolute time.
+
+    A window is two dates (`2001-06-01`, UTC midnight), the first included and the second not. Either `valid` and
+    `test` are given, or `held_out`, whose interactions are halved in time order: validation, then test.
+    """
+
+    train: tuple[str, str]
+    valid: tuple[str, str] | None = None
+    test: tuple[str, str] | None = None
+    held_out: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.held_out is None) == (self.valid is None or self.test is None):
+            raise ValueError("give valid and test, or held_out")
+        for name in ("train", "valid", "test", "held_out"):
+            window = getattr(self, name)
+            if window is None:
+                continue
+            try:
+                since, until = map(datetime.date.fromisoformat, window)
+            except ValueError as error:
+                raise ValueError(f"{name} = {list(window)}: {error}; write dates as 2001-06-01") from error
+            if since >= until:
+                raise ValueError(f"{name} = {list(window)}: the window ends before it begins")
+
+
+@dataclass(frozen=True)
 class DatasetCard:
     """What is known about a data set: one yaml in `properties/dataset/`."""
 
@@ -89,6 +129,8 @@ class DatasetCard:
     licence: str
     citation: str
     filter: Filter = field(default_factory=Filter)
+    label: Label | None = None
+    windows: Windows | None = None
 
 
 def _folder() -> Path:
