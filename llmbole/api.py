@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbole import provenance, results
+from llmbole.data.protocol import protocol
 from llmbole.pipeline.run import Step, execute
 from llmbole.pipeline.run import plan as plan_stages
 from llmbole.pipeline.store import Artifact, Store
@@ -105,11 +106,10 @@ def _record(resolved: Resolved, artifacts: Mapping[str, Artifact], made: set[str
     config = dict(resolved.settings)
     keys = {name: artifact.key for name, artifact in artifacts.items()}
     commit = provenance.commit()
-    dataset, protocol = config["dataset"]["name"], config["protocol"]["name"]
     earlier = results.same_run(
         folder,
-        protocol=protocol,
-        dataset=dataset,
+        protocol=config["protocol"]["name"],
+        dataset=config["dataset"]["name"],
         config_hash=results.content_hash(config),
         artifacts=keys,
         clean=commit.dirty is False,
@@ -155,7 +155,7 @@ def _fields(
         metrics=dict(scores.summary["metrics"]),
         backbone_metrics=dict(beside.summary["metrics"]) if beside else None,
         backbone_stage="backbone" if beside else None,
-        validation_metrics=_validation(artifacts, scores),
+        validation_metrics=_validation(config, artifacts, scores),
         extra=dict(scores.summary.get("extra", {})),
         selection=results.Selection(
             kind="fixed", metric=config["protocol"]["selection"], value=None, trials=1
@@ -170,10 +170,12 @@ def _fields(
     )
 
 
-def _validation(artifacts: Mapping[str, Artifact], scores: Artifact) -> dict[str, float]:
+def _validation(
+    config: Mapping[str, Any], artifacts: Mapping[str, Artifact], scores: Artifact
+) -> dict[str, float]:
     """Validation metrics of what was scored; a method with an LLM is scored on test users only."""
     found = artifacts["backbone"].summary["valid"] if scores.stage == "backbone_scores" else {}
-    return {name.upper(): value for name, value in found.items()}
+    return protocol(config["protocol"]["name"]).public_names(found)
 
 
 def _language_model(config: Mapping[str, Any], scores: Artifact) -> results.LanguageModel | None:

@@ -275,6 +275,9 @@ def _convert(hint: Any, value: object, name: str, problems: list[str]) -> Any:  
             problems.append(f"{name} = {value!r} is none of {', '.join(map(repr, arguments))}")
         return value
     if origin is tuple and isinstance(value, list | tuple):
+        if Ellipsis not in arguments and len(value) != len(arguments):
+            problems.append(f"{name} = {list(value)!r} has {len(value)} values, expected {len(arguments)}")
+            return value
         return tuple(_convert(arguments[0], item, f"{name}[{i}]", problems) for i, item in enumerate(value))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -56,6 +56,38 @@ def draw(
     return np.take_along_axis(candidates, order, axis=1).astype(np.int64)
 
 
+def draw_one(
+    users: np.ndarray, owners: np.ndarray, items: np.ndarray, n_items: int, entropy: tuple[int, ...]
+) -> np.ndarray:
+    """Draw a random item for each row that the row's user never interacted with.
+
+    Args:
+        users: User of each row. Shape `[R]`.
+        owners: User of each known interaction. Shape `[N]`.
+        items: Item of each known interaction, from 1. Shape `[N]`.
+        n_items: Number of items, the padding item 0 included.
+        entropy: Seeds the draw.
+
+    Returns:
+        An item per row, uniform among those left. Shape `[R]`.
+
+    Raises:
+        ValueError: Users interacted with every item; `args[1]` holds them.
+    """
+    own = np.unique(owners.astype(np.int64) * n_items + items)  # sorted by user, then by item
+    own_users, own_items = own // n_items, own % n_items
+    counts = np.bincount(own_users, minlength=int(users.max(initial=0)) + 1)
+    free = (n_items - 1 - counts)[users]  # [R]
+    if len(free) and free.min() < 1:
+        raise ValueError("no item is left to draw", np.unique(users[free < 1]))
+    raw = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(len(users))  # [R] uint64
+    ranks = (raw % free.astype(np.uint64)).astype(np.int64)
+    starts = np.cumsum(counts) - counts
+    below = own_users * n_items + own_items - 1 - (np.arange(len(own)) - starts[own_users])
+    passed = np.searchsorted(below, users * n_items + ranks, side="right") - starts[users]
+    return ranks + 1 + passed
+
+
 def _distinct(raw: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Different random numbers below each row's size, by Floyd's algorithm on all rows at once.
 

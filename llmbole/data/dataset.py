@@ -30,9 +30,11 @@ class TimeOrdered:
 
     Attributes:
         order: The protocol's order.
+        split: The frozen split whose parts `build` gives; `None` where RecBole's leave-one-out gives the same.
     """
 
     order = "time"
+    split: Any = None
     # Rows that augmentation took from each user: a sequence of n interactions becomes n - 1 rows.
     rows_taken = 0
 
@@ -76,6 +78,9 @@ class TimeOrdered:
         Returns:
             Training, validation and test datasets.
         """
+        if self.split is not None:
+            self._drop_unused_col()
+            return [self.copy(_take(self.inter_feat, part)) for part in self._parts_of(self.split)]
         if leave_one_mode != "valid_and_test":
             return list(super().leave_one_out(group_by, leave_one_mode))  # type: ignore[misc]
         users = self.inter_feat[group_by].numpy()
@@ -93,6 +98,21 @@ class TimeOrdered:
         ]
         self._drop_unused_col()
         return [self.copy(_take(self.inter_feat, part)) for part in parts]
+
+    def _parts_of(self: Any, split: Split) -> list[np.ndarray]:
+        """Rows of the training interactions and of the targets of each phase."""
+        users = self.inter_feat[self.uid_field].numpy()
+        order = np.argsort(users, kind="stable")  # time order within users stays
+        sorted_users = users[order]
+        starts = np.searchsorted(sorted_users, sorted_users)  # first row of the user, [rows]
+        positions = np.empty(len(users), dtype=np.int64)
+        places = np.arange(len(users)) - starts + self.rows_taken
+        positions[order] = split.offsets[sorted_users] + places
+        training = np.flatnonzero(positions < split.train_ends[users])
+        return [
+            training,
+            *(np.flatnonzero(np.isin(positions, split.phase(name).positions)) for name in ("valid", "test")),
+        ]
 
 
 class Dataset(TimeOrdered, recbole_datasets.Dataset):
@@ -146,12 +166,13 @@ def _scaled(config: Config) -> list[str]:
     return [config["TIME_FIELD"]] if config["normalize_all"] else list(config["normalize_field"] or [])
 
 
-def make_dataset(config: Config, order: str = "time") -> Any:  # noqa: ANN401 - a RecBole dataset
+def make_dataset(config: Config, order: str = "time", split: Split | None = None) -> Any:  # noqa: ANN401 - RecBole's
     """The dataset that a model needs, read from the prepared data; one that needs a knowledge graph is a DataError.
 
     Args:
         config: RecBole's settings for a model.
         order: The protocol's order.
+        split: The split whose parts are wanted, where they are not RecBole's leave-one-out.
 
     Returns:
         A RecBole dataset, not yet built; `build()` gives its training, validation and test parts.
@@ -161,7 +182,7 @@ def make_dataset(config: Config, order: str = "time") -> Any:  # noqa: ANN401 - 
     """
     if order not in ORDERS:
         raise ValueError(f"unknown order {order!r}; known: {', '.join(ORDERS)}")
-    dataset_class = type(_base(config).__name__, (_class(_base(config)),), {"order": order})
+    dataset_class = type(_base(config).__name__, (_class(_base(config)),), {"order": order, "split": split})
     return dataset_class(config)
 
 

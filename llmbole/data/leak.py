@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmbole.data.protocol import Protocol
+from llmbole.data import pair_leak
+from llmbole.data.pairs import PairSplit
+from llmbole.data.protocol import Candidates, Protocol
 from llmbole.data.split import Phase, Split
 
 # Chance that a sound split is refused: one in a million.
@@ -15,7 +17,7 @@ ALPHA = 1e-6
 SMALLEST_EXPECTED = 5
 
 
-def check(split: Split, protocol: Protocol) -> list[str]:
+def check(split: Split | PairSplit, protocol: Protocol) -> list[str]:
     """Every leak of a split, one sentence each.
 
     Args:
@@ -25,18 +27,25 @@ def check(split: Split, protocol: Protocol) -> list[str]:
     Returns:
         Problems with a user or place to look at; empty if there is none.
     """
+    problems = _identity_problems(split, protocol)
+    if isinstance(split, PairSplit):
+        return problems + pair_leak.check(split, protocol)
+    problems += _order_problems(split)
+    for name in split.phases:
+        phase = split.phase(name)
+        problems += [f"{name}: {problem}" for problem in _target_problems(phase)]
+        if protocol.frozen:
+            problems += [f"{name}: {problem}" for problem in _candidate_problems(phase, protocol.frozen)]
+    return problems
+
+
+def _identity_problems(split: Split | PairSplit, protocol: Protocol) -> list[str]:
     problems = []
     followed, wanted = f"{split.protocol} v{split.version}", f"{protocol.name} v{protocol.version}"
     if followed != wanted:
         problems.append(f"the split follows {followed}, not {wanted}; freeze it again")
     if split.contents_hash() != split.hash:
         problems.append("the split's arrays differ from its hash: a file was changed after it was frozen")
-    problems += _order_problems(split)
-    for name in split.phases:
-        phase = split.phase(name)
-        problems += [f"{name}: {problem}" for problem in _target_problems(phase)]
-        if protocol.candidates.kind == "frozen":
-            problems += [f"{name}: {problem}" for problem in _candidate_problems(phase, protocol)]
     return problems
 
 
@@ -134,13 +143,11 @@ def _sentences(phase: Phase, checks: dict[str, np.ndarray]) -> list[str]:
     return sentences
 
 
-def _candidate_problems(phase: Phase, protocol: Protocol) -> list[str]:
+def _candidate_problems(phase: Phase, rules: Candidates) -> list[str]:
     split, candidates = phase.split, phase.candidates
-    if candidates is None or candidates.shape != (len(phase), protocol.candidates.count):
+    if candidates is None or candidates.shape != (len(phase), rules.count):
         shape = None if candidates is None else candidates.shape
-        return [
-            f"candidates have shape {shape}, the protocol wants {(len(phase), protocol.candidates.count)}"
-        ]
+        return [f"candidates have shape {shape}, the protocol wants {(len(phase), rules.count)}"]
     checks = {
         "candidate lists hold a number that is no item": (
             (candidates < 1) | (candidates >= split.n_items)

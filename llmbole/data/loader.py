@@ -23,6 +23,7 @@ from recbole.data.interaction import Interaction  # noqa: E402
 from recbole.data.transform import construct_transform  # noqa: E402
 from recbole.data.utils import get_dataloader  # noqa: E402
 from recbole.sampler import RepeatableSampler, Sampler  # noqa: E402
+from recbole.utils import ModelType  # noqa: E402
 
 CANDIDATE_LIST = "candidate_list"
 
@@ -158,10 +159,40 @@ def evaluation_loader(
         An evaluation loader for RecBole's Trainer.
     """
     assert_same_ids(dataset, phase.split)
-    if protocol.candidates.kind == "frozen":
+    if protocol.frozen:
         return FrozenCandidateLoader(config, built_dataset, phase)
     rows_of(built_dataset, phase)
+    excluded = protocol.candidates is not None and protocol.candidates.known == "excluded"
+    if excluded and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+        return UnseenItemsLoader(config, built_dataset, phase)
     return FullSortEvalDataLoader(config, built_dataset, _Known(phase), shuffle=False)
+
+
+class UnseenItemsLoader(FullSortEvalDataLoader):
+    """RecBole's full ranking for sequential models, but items of the history are not ranked, the target aside.
+
+    Args:
+        config: RecBole's settings for the model.
+        dataset: The phase's part of the dataset.
+        phase: Users, histories and targets.
+    """
+
+    def __init__(self, config: Config, dataset: Any, phase: Phase) -> None:  # noqa: ANN401 - a RecBole dataset
+        self._phase = phase
+        self._row_of = {int(user): row for row, user in enumerate(phase.users)}
+        super().__init__(config, dataset, None, shuffle=False)
+
+    def collate_fn(self, index: Any) -> tuple[Interaction, tuple[Tensor, Tensor], Tensor, Tensor]:  # noqa: ANN401
+        """A batch, with the places of the items that are not ranked."""
+        interaction, _, positive_u, positive_i = super().collate_fn(index)
+        known = []
+        for user, target in zip(
+            interaction[self._dataset.uid_field].tolist(), positive_i.tolist(), strict=True
+        ):
+            history = torch.from_numpy(np.unique(self._phase.history(self._row_of[user])))
+            known.append(history[history != target])
+        rows = torch.repeat_interleave(torch.tensor([len(items) for items in known]))
+        return interaction, (rows, torch.cat(known)), positive_u, positive_i
 
 
 class _Known:

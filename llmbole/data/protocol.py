@@ -1,13 +1,14 @@
-"""Protocols: how data are split, what is ranked, and which metrics are reported; each has a name and a version.
+"""Protocols: how data are split, what is predicted, and which metrics are reported; each has a name and a version.
 
 A protocol is one yaml in `properties/protocol/`. The split it makes is an artifact: see `llmbole.data.split`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from llmbole.settings import SettingsError, build, close_name, load_yaml, properties_folder
 
@@ -20,11 +21,14 @@ class Candidates:
         kind: `frozen`: the target and random items the user never interacted with, drawn once; `full`: all items.
         negatives: Random items per user.
         seed: Seed of the draw, the protocol's own.
+        known: Whether a full ranking holds items of the user's history. `recbole`: as RecBole does it, it does for
+            sequential models and does not for others. `excluded`: it does not, whatever the model.
     """
 
     kind: Literal["frozen", "full"]
     negatives: int = 0
     seed: int | None = None
+    known: Literal["recbole", "excluded"] = "recbole"
 
     def __post_init__(self) -> None:
         problems = []
@@ -46,56 +50,146 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """Where the label of a row comes from.
+
+    Attributes:
+        kind: `interaction`: every interaction is a 1 and each gets random items as 0 that its user never interacted
+            with; `threshold`: 1 from the data set's `label.positive_from` on, else 0; `rating`: the rating itself.
+        negatives: Random items per interaction, for `interaction`.
+        seed: Seed of their draw, the protocol's own.
+    """
+
+    kind: Literal["interaction", "threshold", "rating"]
+    negatives: int = 0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        drawn = self.kind == "interaction"
+        if drawn and (self.negatives < 1 or self.seed is None or self.seed < 0):
+            raise ValueError(
+                f"negatives = {self.negatives}, seed = {self.seed}: labels by interaction need at least 1 negative and "
+                "a seed of at least 0"
+            )
+        if not drawn and (self.negatives or self.seed is not None):
+            raise ValueError(
+                f"negatives and seed are for labels by interaction, not by {self.kind}; remove them"
+            )
+
+
+@dataclass(frozen=True)
 class Protocol:
-    """How data are split, what is ranked, and which metrics are reported.
+    """How data are split, what is predicted, and which metrics are reported.
 
     Attributes:
         name: The yaml's name.
         version: Raised by every change that can change a number.
         title: Name for people.
         description: What is done, in a sentence or two.
-        task: `ranking`: candidates are ranked by their scores.
-        split: `leave_one_out`: a user's last interaction is for the test, the second last for validation.
+        task: `ranking`: candidates are ranked by their scores. `pairs`: labels of user-item pairs are predicted.
+            `rating`: ratings are predicted.
+        split: `leave_one_out`: a user's last interaction is for the test, the second last for validation. `windows`:
+            by the time windows of the data set. `time_ratio`: all interactions in time order are cut by `ratios`.
+            `time_then_last`: cut by `ratios`, and the last interaction of a user within the validation or test part is
+            the target; earlier ones there are history only.
         order: What "last" means. `time`: exact timestamps, equal ones in the order of the raw rows. `recbole_time`: the
             same after scaling timestamps to [0, 1] in single precision, as RecBole orders by default; interactions
             closer than that precision (1 s on ml-100k) then count as simultaneous.
-        candidates: What the target is ranked among.
         metrics: Metrics as RecBole names them.
-        topk: Cut-offs of the metrics.
-        selection: Metric by which models are chosen on validation data, such as `HIT@1`.
+        selection: Metric by which models are chosen on validation data, such as `HIT@1` or `AUC`.
+        candidates: What the target of a ranking is ranked among.
+        labels: Where labels come from, for pairs and ratings.
+        history: Which earlier interactions are a row's history: `all`, or `positives`, those whose label is 1.
+        ratios: Shares of training, validation and test, for splits by ratio.
+        topk: Cut-offs of the metrics of a ranking.
         report: Metrics that records and tables show, the first one leading; all of them if none is named.
+        groups: Names of the groups of users or rows whose metrics stand in the record, see `llmbole.evaluator.groups`.
     """
 
     name: str
     version: int
     title: str
-    task: Literal["ranking"]
-    split: Literal["leave_one_out"]
+    task: Literal["ranking", "pairs", "rating"]
+    split: Literal["leave_one_out", "windows", "time_ratio", "time_then_last"]
     order: Literal["time", "recbole_time"]
-    candidates: Candidates
     metrics: tuple[str, ...]
-    topk: tuple[int, ...]
     selection: str
+    candidates: Candidates | None = None
+    labels: Labels | None = None
+    history: Literal["all", "positives"] = "all"
+    ratios: tuple[float, float, float] | None = None
+    topk: tuple[int, ...] = ()
     report: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     description: str = ""
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.version < 1:
-            problems.append(f"version = {self.version}: versions count from 1")
-        if not self.metrics or not self.topk or min(self.topk, default=0) < 1:
-            problems.append(
-                f"metrics = {self.metrics}, topk = {self.topk}: both are needed, cut-offs are at least 1"
-            )
-        elif self.candidates.count is not None and max(self.topk) > self.candidates.count:
-            problems.append(f"topk = {self.topk}: there are only {self.candidates.count} candidates")
-        known = [f"{metric}@{cut_off}" for metric in self.metrics for cut_off in self.topk]
+        problems = [] if self.version >= 1 else [f"version = {self.version}: versions count from 1"]
+        problems += self._ranking_problems() if self.task == "ranking" else self._label_problems()
+        problems += self._split_problems()
+        known = self.reported_names
         for key, names in (("selection", (self.selection,)), ("report", self.report)):
             problems += [
                 f"{key} = {name!r}: {close_name(name, known)}" for name in names if name not in known
             ]
         if problems:
             raise ValueError("\n".join(problems))
+
+    @property
+    def reported_names(self) -> list[str]:
+        """Metrics as tables name them: `HIT@1` for each cut-off, or `AUC`."""
+        return [f"{metric}@{cut_off}" for metric in self.metrics for cut_off in self.topk] or [*self.metrics]
+
+    def public_names(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Metrics under the names of this protocol, whatever the case they come in: `hit@1` becomes `HIT@1`."""
+        names = {name.lower(): name for name in self.reported_names}
+        return {names.get(name.lower(), name): value for name, value in metrics.items()}
+
+    @property
+    def frozen(self) -> Candidates | None:
+        """The candidates, if they are frozen."""
+        return self.candidates if self.candidates is not None and self.candidates.kind == "frozen" else None
+
+    def _ranking_problems(self) -> list[str]:
+        problems = []
+        if not self.metrics or not self.topk or min(self.topk, default=0) < 1:
+            problems.append(
+                f"metrics = {self.metrics}, topk = {self.topk}: both are needed, cut-offs are at least 1"
+            )
+        if self.candidates is None:
+            problems.append("candidates is missing: a ranking needs them, frozen or full")
+        elif self.candidates.count is not None and max(self.topk, default=0) > self.candidates.count:
+            problems.append(f"topk = {self.topk}: there are only {self.candidates.count} candidates")
+        if self.labels is not None:
+            problems.append("labels are for pairs and ratings; remove them from a ranking")
+        if self.split not in ("leave_one_out", "time_then_last"):
+            problems.append(f"split = {self.split!r}: a ranking is split leave_one_out or time_then_last")
+        return problems
+
+    def _label_problems(self) -> list[str]:
+        problems = []
+        if not self.metrics or self.topk:
+            problems.append(
+                f"metrics = {self.metrics}, topk = {self.topk}: {self.task} has metrics, no cut-offs"
+            )
+        if self.candidates is not None:
+            problems.append(f"candidates are for a ranking; remove them from {self.task}")
+        if self.labels is None or (self.labels.kind == "rating") != (self.task == "rating"):
+            wanted = "rating" if self.task == "rating" else "interaction or threshold"
+            problems.append(f"labels.kind must be {wanted} for {self.task}")
+        elif self.history == "positives" and self.labels.kind != "threshold":
+            problems.append(f"history = 'positives' needs labels by threshold, not by {self.labels.kind}")
+        if self.split == "time_then_last":
+            problems.append("split = 'time_then_last' is for a ranking")
+        return problems
+
+    def _split_problems(self) -> list[str]:
+        needed = self.split in ("time_ratio", "time_then_last")
+        if needed != (self.ratios is not None):
+            return [f"ratios = {self.ratios}: {'needed' if needed else 'not used'} by the split {self.split}"]
+        if self.ratios is not None and (min(self.ratios) <= 0 or abs(sum(self.ratios) - 1) > 1e-9):
+            return [f"ratios = {self.ratios}: three positive shares that sum to 1"]
+        return []
 
 
 def _folder() -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from llmbole.data import arrays
 from llmbole.data import candidates as frozen
 from llmbole.data.convert.report import DataError
-from llmbole.data.protocol import Protocol
+from llmbole.data.interactions import Interactions, read, time_keys, time_parts
+from llmbole.data.protocol import Candidates, Protocol
 from llmbole.data.source import DatasetCard
 from llmbole.settings import close_name
 
 PHASES = ("valid", "test")
-PADDING = "[PAD]"
-SPLIT_FILE = "split.json"
 
 ARRAYS = ("item_tokens", "user_tokens", "items", "timestamps", "ratings", "offsets", "train_ends")
 
@@ -117,16 +115,25 @@ class Split:
         Raises:
             DataError: The folder holds no split.
         """
-        file = folder / SPLIT_FILE
-        if not file.is_file():
-            raise DataError(f"{folder} holds no {SPLIT_FILE}: it is no frozen split")
-        content = json.loads(file.read_text(encoding="utf-8"))
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
-        phases = {
-            phase: {name: np.load(folder / f"{phase}_{name}.npy", mmap_mode="r") for name in names}
-            for phase, names in content.pop("phases").items()
+        content = arrays.describe(folder)
+        stored: dict[str, Any] = arrays.load(folder, content.pop("arrays"))
+        if content.pop("task") != "ranking":
+            raise DataError(f"{folder} holds a split of {content['protocol']}, which ranks nothing")
+        phases: dict[str, dict[str, np.ndarray]] = {phase: {} for phase in PHASES}
+        for name in [name for name in stored if name not in ARRAYS]:
+            phase, _, what = name.partition("_")
+            phases[phase][what] = stored.pop(name)
+        return cls(**content, **stored, phases=phases)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by name; those of a phase are named after it, such as `test_targets`."""
+        own = {name: getattr(self, name) for name in ARRAYS}
+        held = {
+            f"{phase}_{name}": array
+            for phase, stored in sorted(self.phases.items())
+            for name, array in sorted(stored.items())
         }
-        return cls(**content, **arrays, phases=phases)
+        return {**own, **held}
 
     @property
     def n_users(self) -> int:
@@ -173,38 +180,11 @@ class Split:
 
     def contents_hash(self) -> str:
         """The hash of what the arrays hold now; equal to `hash` unless something was changed."""
-        digest = hashlib.sha256(f"{self.protocol} {self.version} {self.order}".encode())
-        for name in ARRAYS:
-            _update(digest, name, getattr(self, name))
-        for phase, arrays in sorted(self.phases.items()):
-            for name, array in sorted(arrays.items()):
-                _update(digest, f"{phase}_{name}", array)
-        return digest.hexdigest()
-
-
-def _update(digest: Any, name: str, array: np.ndarray) -> None:  # noqa: ANN401 - hashlib names no type
-    digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-
-
-def time_keys(timestamps: np.ndarray, order: str) -> np.ndarray:
-    """Times as an order sees them: as they are, or as RecBole's datasets hold them by default.
-
-    Args:
-        timestamps: Shape `[N]`.
-        order: `time` or `recbole_time`, see `Protocol`.
-
-    Returns:
-        Keys that sort as the order wants, equal ones being simultaneous. Shape `[N]`.
-    """
-    if order == "time":
-        return timestamps
-    low, high = timestamps.min(), timestamps.max()
-    return ((timestamps - low) / (high - low) if high > low else np.ones_like(timestamps)).astype(np.float32)
+        return arrays.content_hash(f"{self.protocol} {self.version} {self.order}", self.arrays())
 
 
 def freeze(protocol: Protocol, card: DatasetCard, data_folder: Path, folder: Path) -> dict[str, Any]:
-    """Split prepared data and write the split as arrays.
+    """Split prepared data for a ranking and write the split as arrays.
 
     Unusable interactions, and a user with too few other items for the candidates, are a DataError.
 
@@ -217,107 +197,96 @@ def freeze(protocol: Protocol, card: DatasetCard, data_folder: Path, folder: Pat
     Returns:
         A summary: counts, and the hash.
     """
-    split = _split(protocol, card, data_folder / f"{card.name}.inter")
-    for name in PHASES:
-        if protocol.candidates.kind == "frozen":
-            split.phases[name]["candidates"] = _candidates(protocol, split, name)
-    for name in ARRAYS:
-        np.save(folder / f"{name}.npy", getattr(split, name))
-    for phase, arrays in split.phases.items():
-        for name, array in arrays.items():
-            np.save(folder / f"{phase}_{name}.npy", array)
+    split = _split(protocol, card, read(data_folder / f"{card.name}.inter", protocol.order))
+    if protocol.frozen:
+        for name in PHASES:
+            split.phases[name]["candidates"] = _candidates(protocol.frozen, split, name)
+    digest = split.contents_hash()
     content = {name: getattr(split, name) for name in ("dataset", "protocol", "version", "order")}
-    content["hash"] = split.contents_hash()
-    content["phases"] = {phase: sorted(arrays) for phase, arrays in split.phases.items()}
-    (folder / SPLIT_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    arrays.save(folder, {"task": "ranking", **content, "hash": digest}, split.arrays())
     counts = {"users": split.n_users - 1, "items": split.n_items - 1, "interactions": len(split.items)}
     held_out = {f"{name}_users": len(split.phases[name]["users"]) for name in PHASES}
-    return {**counts, **held_out, "candidates": protocol.candidates.count, "hash": content["hash"]}
+    candidates = protocol.frozen.count if protocol.frozen else None
+    return {**counts, **held_out, "candidates": candidates, "hash": digest}
 
 
-def _split(protocol: Protocol, card: DatasetCard, file: Path) -> Split:
-    """Read interactions and hold out the last two of each user; ids count by first appearance, as RecBole's do."""
-    users, items, user_tokens, item_tokens, timestamps, ratings = _read(file)
-    order = np.lexsort(
-        (time_keys(timestamps, protocol.order), users)
-    )  # stable: ties keep the order of the rows
-    counts = np.bincount(users, minlength=len(user_tokens))  # [n_users], 0 for the padding user
-    ends = np.cumsum(counts)
-    has_test, has_valid = counts >= 2, counts >= 3
-    items = items[order]
+def _split(protocol: Protocol, card: DatasetCard, found: Interactions) -> Split:
+    """Hold out interactions of each user as the protocol says."""
+    if protocol.split == "leave_one_out":
+        train_ends, held = _last_two(found)
+    else:
+        train_ends, held = _last_in_time(found, protocol)
     phases = {}
-    for name, held, back in (("valid", has_valid, 2), ("test", has_test, 1)):
-        positions = ends[held] - back
-        phases[name] = {"users": np.flatnonzero(held), "targets": items[positions], "positions": positions}
+    for name in PHASES:
+        positions = held[name]
+        phases[name] = {
+            "users": found.users[positions],
+            "targets": found.items[positions],
+            "positions": positions,
+        }
     return Split(
         dataset=card.name,
         protocol=protocol.name,
         version=protocol.version,
         order=protocol.order,
         hash="",
-        item_tokens=item_tokens,
-        user_tokens=user_tokens,
-        items=items,
-        timestamps=timestamps[order],
-        ratings=ratings[order],
-        offsets=np.concatenate([[0], ends]),
-        train_ends=ends - has_test - has_valid,
+        item_tokens=found.item_tokens,
+        user_tokens=found.user_tokens,
+        items=found.items,
+        timestamps=found.timestamps,
+        ratings=found.ratings,
+        offsets=found.offsets,
+        train_ends=train_ends,
         phases=phases,
     )
 
 
-def _read(file: Path) -> tuple[np.ndarray, ...]:
-    import pandas
-
-    if not file.is_file():
-        raise DataError(f"{file} is missing; prepare the data first")
-    types = {
-        "user_id:token": str,
-        "item_id:token": str,
-        "rating:float": np.float64,
-        "timestamp:float": np.float64,
-    }
-    frame = pandas.read_csv(file, sep="\t", dtype=types, usecols=list(types))
-    if frame.empty or frame.isna().any(axis=None):
-        raise DataError(
-            f"{file} has {'missing values' if len(frame) else 'no interactions'}; prepare the data again"
-        )
-    users, user_tokens = pandas.factorize(frame["user_id:token"])
-    items, item_tokens = pandas.factorize(frame["item_id:token"])
-    return (
-        users.astype(np.int64) + 1,
-        items.astype(np.int64) + 1,
-        np.array([PADDING, *user_tokens]),
-        np.array([PADDING, *item_tokens]),
-        frame["timestamp:float"].to_numpy(),
-        frame["rating:float"].to_numpy(np.float32),
-    )
+def _last_two(found: Interactions) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Where each user's training ends, and the positions of the last and the second last interactions."""
+    counts = found.counts  # [n_users], 0 for the padding user
+    ends = np.cumsum(counts)
+    has_test, has_valid = counts >= 2, counts >= 3
+    return ends - has_test - has_valid, {"valid": ends[has_valid] - 2, "test": ends[has_test] - 1}
 
 
-def _candidates(protocol: Protocol, split: Split, name: str) -> np.ndarray:
+def _last_in_time(found: Interactions, protocol: Protocol) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Where each user's training ends by the global cut, and the last position of a user in each later part."""
+    assert protocol.ratios is not None  # checked by Protocol
+    parts = time_parts(found, protocol.ratios)  # [N]
+    train_ends = found.offsets[:-1] + np.bincount(found.users[parts == 0], minlength=len(found.user_tokens))
+    held = {}
+    for number, name in enumerate(PHASES, start=1):
+        places = np.flatnonzero(parts == number)
+        last = np.append(np.diff(found.users[places]) > 0, True)
+        held[name] = places[
+            last & (places > found.offsets[found.users[places]])
+        ]  # without a history nothing is asked
+    return train_ends, held
+
+
+def _candidates(rules: Candidates, split: Split, name: str) -> np.ndarray:
     """Frozen candidates of a phase; the protocol's seed and the phase seed the draw."""
     phase = split.phase(name)
     row_of = np.full(split.n_users, -1)
     row_of[phase.users] = np.arange(len(phase))
     inside = row_of[split.owners] >= 0
     owners, items = row_of[split.owners[inside]], split.items[inside]
-    seed = protocol.candidates.seed
-    assert seed is not None  # checked by Candidates
+    assert rules.seed is not None  # checked by Candidates
     try:
         return frozen.draw(
             phase.targets,
             owners,
             items,
             split.n_items,
-            protocol.candidates.negatives,
-            (seed, PHASES.index(name)),
+            rules.negatives,
+            (rules.seed, PHASES.index(name)),
         )
     except ValueError as error:
         if len(error.args) != 2:
             raise
         users = [str(split.user_tokens[phase.users[row]]) for row in error.args[1]]
         raise DataError(
-            f"{split.dataset}: {protocol.name} draws {protocol.candidates.negatives} items that a user never "
+            f"{split.dataset}: {split.protocol} draws {rules.negatives} items that a user never "
             f"interacted with, but of {split.n_items - 1} items {len(users)} users have fewer left, the first is user "
             f"{users[0]!r}; leave such users out, or take a protocol with fewer negatives"
         ) from None

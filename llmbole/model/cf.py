@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from llmbole.config import Config
-from llmbole.data.loader import train_loader
+from llmbole.model.labels import rating_model
 from llmbole.settings import SettingsError, close_name
 from llmbole.trainer import all_positions, checkpoint, packing
 from llmbole.trainer.checkpoint import CheckpointError
@@ -153,21 +153,28 @@ def vectors_of(name: str) -> Vectors:
     return VECTORS[name]
 
 
-def resolve_training(training: str, config: Config) -> str:
+def resolve_training(training: str, config: Config, task: str = "ranking") -> str:
     """How a model is trained; `auto` is `all_positions` for causal models, and `per_prefix`, RecBole's way, for others.
 
     Args:
         training: The setting.
         config: Settings of the model.
+        task: The protocol's task; labels are learned row by row.
 
     Returns:
-        `all_positions` or `per_prefix`.
+        `all_positions`, `per_prefix`, or for labels `rows`.
 
     Raises:
         SettingsError: There is no such way, or the model can't be trained so.
     """
     if training not in TRAININGS:
         raise SettingsError(f"backbone training {training!r} is unknown; {close_name(training, TRAININGS)}")
+    if task != "ranking":
+        if training != "auto":
+            raise SettingsError(
+                f"backbone training {training!r} is for rankings; labels are learned row by row, use auto"
+            )
+        return "rows"
     if training == "all_positions":
         all_positions.causal_model(config["model"])
     if training != "auto":
@@ -196,16 +203,17 @@ def train_backbone(
     Returns:
         Model, training, best epoch (from 1), epochs trained, validation metrics, trainable parameters, and `did`.
     """
-    training = resolve_training(training, session.config)
     config = session.config
+    training = resolve_training(training, config, session.protocol.task)
     init_seed(config["seed"], config["reproducibility"])
     model = _make(session, training)
     if training == "all_positions":
-        sequences = [session.split.train_items(user) for user in range(session.split.n_users)]
+        split = session.ranking_split
+        sequences = [split.train_items(user) for user in range(split.n_users)]
         loader: Any = all_positions.AllPositionsLoader(config, session.dataset, sequences)
         loss = all_positions.loss_function(config, model)
     else:
-        loader, loss = train_loader(config, session.parts[0]), None
+        loader, loss = session.train_loader(), None
     trainer = trainer_class(config)(config, model, workspace=workspace, loss_function=loss)
     report = progress or (lambda epochs: None)
     if trainer.resume():
@@ -280,7 +288,9 @@ def load_backbone(session: Session, folder: Path) -> Backbone:
 def _make(session: Session, training: str) -> Any:  # noqa: ANN401 - a RecBole model
     config = session.config
     name = config["model"]
-    model_class = (
-        all_positions.causal_model(name).model_class if training == "all_positions" else config.model_class
-    )
+    model_class = config.model_class
+    if training == "all_positions":
+        model_class = all_positions.causal_model(name).model_class
+    elif session.protocol.task == "rating":
+        model_class = rating_model(model_class)
     return model_class(config, session.parts[0]).to(config["device"])

@@ -10,7 +10,16 @@ from llmbole.model import stages
 class Conventional:
     """The pipeline of `--model=LightGCN` and of every other RecBole model: train it, score it."""
 
-    protocols: ClassVar[tuple[str, ...]] = ("loo_rank20", "loo_full")
+    protocols: ClassVar[tuple[str, ...]] = (
+        "loo_rank20",
+        "loo_full",
+        "unified_rank",
+        "loo_ctr",
+        "temporal_collm",
+        "temporal_ratio",
+        "unified_ctr",
+        "loo_rating",
+    )
     goals: ClassVar[tuple[str, ...]] = ("backbone_scores",)
     settings_class = None
 

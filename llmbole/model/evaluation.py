@@ -11,14 +11,19 @@ import numpy as np
 import torch
 
 from llmbole.config import Config
+from llmbole.data import splits
 from llmbole.data.dataset import make_dataset
-from llmbole.data.loader import evaluation_loader
+from llmbole.data.loader import evaluation_loader, train_loader
+from llmbole.data.pair_dataset import PairLoader, make_pair_dataset
+from llmbole.data.pairs import PairSplit
 from llmbole.data.protocol import Protocol, protocol
 from llmbole.data.split import Split
 from llmbole.model import ranking
 from llmbole.model.base import LLMRecommender
+from llmbole.model.labels import check_learns_labels
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.store import Artifact
+from llmbole.settings import SettingsError
 from llmbole.trainer.trainer import Trainer
 
 PER_USER_FILE = "per_user.npz"
@@ -40,13 +45,28 @@ class Session:
     config: Config
     dataset: Any
     parts: tuple[Any, Any, Any]
-    split: Split
+    split: Split | PairSplit
     protocol: Protocol
 
     def loader(self, phase: str) -> Any:  # noqa: ANN401 - RecBole's or this project's loader
         """The evaluation loader of `valid` or `test`; only the one asked for is built."""
         part = self.parts[1 if phase == "valid" else 2]
+        if isinstance(self.split, PairSplit):
+            return PairLoader(self.config, part, training=False)
         return evaluation_loader(self.config, self.dataset, part, self.split.phase(phase), self.protocol)
+
+    def train_loader(self) -> Any:  # noqa: ANN401 - RecBole's or this project's loader
+        """The training loader of models that learn row by row."""
+        if isinstance(self.split, PairSplit):
+            return PairLoader(self.config, self.parts[0], training=True)
+        return train_loader(self.config, self.parts[0])
+
+    @property
+    def ranking_split(self) -> Split:
+        """The split, where users have targets to rank; under other tasks it is a SettingsError."""
+        if isinstance(self.split, PairSplit):
+            raise SettingsError(f"{self.protocol.name} labels pairs; there is nothing to rank")
+        return self.split
 
 
 def open_session(
@@ -77,23 +97,32 @@ def open_session(
         device=run.resources.get("device", "auto"),
         seed=run.seed,
     )
-    dataset = make_dataset(config, rules.order)
-    return Session(config, dataset, tuple(dataset.build()), Split.load(split.folder), rules)
+    frozen = splits.load(split.folder)
+    if isinstance(frozen, PairSplit):
+        check_learns_labels(config, rules)
+        rows = make_pair_dataset(config, frozen)
+        return Session(config, rows, tuple(rows.build()), frozen, rules)
+    dataset = make_dataset(config, rules.order, frozen if rules.split == "time_then_last" else None)
+    return Session(config, dataset, tuple(dataset.build()), frozen, rules)
 
 
 def recbole_settings(rules: Protocol) -> dict[str, Any]:
     """A protocol in RecBole's words."""
+    parts = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user"}
+    metrics = [{"HIT": "Hit"}.get(metric, metric) for metric in rules.metrics]
+    if rules.task != "ranking":
+        return {
+            "eval_args": {**parts, "mode": "labeled"},
+            "metrics": metrics,
+            "valid_metric": rules.selection,
+            "train_neg_sample_args": None,
+        }
     return {
-        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
-        "metrics": [{"HIT": "Hit"}.get(metric, metric) for metric in rules.metrics],
+        "eval_args": {**parts, "mode": "full"},
+        "metrics": metrics,
         "topk": list(rules.topk),
         "valid_metric": rules.selection.replace("HIT", "Hit"),
     }
-
-
-def public_names(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """RecBole's metric names as the papers write them: `hit@1` becomes `HIT@1`."""
-    return {name.upper(): value for name, value in metrics.items()}
 
 
 class Ticking:
@@ -127,7 +156,7 @@ def save_scores(
         Metric name to average.
     """
     raw = np.array([str(session.split.user_tokens[user]) for user in users])
-    found = public_names(per_user)
+    found = session.protocol.public_names(per_user)
     columns = {name: found[name] for name in session.protocol.report or found if name in found}
     np.savez_compressed(run.folder / PER_USER_FILE, users=raw, **columns)
     return {name: float(values.mean()) for name, values in columns.items()}

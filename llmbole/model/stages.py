@@ -34,12 +34,12 @@ def prepare_data(run: StageRun) -> Mapping[str, Any]:
 @stage(makes="split", needs=("data",), uses=("dataset.name", "protocol"))
 def freeze_split(run: StageRun, data: Artifact) -> Mapping[str, Any]:
     """Interactions -> training, validation and test parts with frozen candidates, checked for leaks."""
-    from llmbole.data import leak, source, split
+    from llmbole.data import leak, source, splits
     from llmbole.data import protocol as protocols
 
     protocol = protocols.protocol(run["protocol"]["name"])
-    summary = split.freeze(protocol, source.card(run["dataset.name"]), data.folder, run.folder)
-    problems = leak.check(split.Split.load(run.folder), protocol)
+    summary = splits.freeze(protocol, source.card(run["dataset.name"]), data.folder, run.folder)
+    problems = leak.check(splits.load(run.folder), protocol)
     if problems:
         raise ValueError("the split leaks:\n" + "\n".join(problems))
     return {

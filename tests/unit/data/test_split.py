@@ -17,8 +17,9 @@ from llmbole.data import leak
 from llmbole.data import protocol as protocols
 from llmbole.data.convert.report import DataError
 from llmbole.data.dataset import make_dataset
+from llmbole.data.interactions import time_keys
 from llmbole.data.loader import evaluation_loader
-from llmbole.data.split import Split, freeze, time_keys
+from llmbole.data.split import Split, freeze
 from recbole.data.dataset import Dataset, SequentialDataset
 
 
