@@ -60,6 +60,7 @@ EXTRAS_REQUIRE = {
         "pytest>=8.3",
         "pytest-xdist>=3.6",
         "ruff>=0.9",
+        "scikit-learn>=1.6",
         "setuptools>=77",
         "types-PyYAML",
         "types-psutil",
