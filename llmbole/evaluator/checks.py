@@ -46,7 +46,7 @@ def refuse(bad: np.ndarray, values: np.ndarray, what: str, advice: str) -> None:
     """
     if bad.any():
         row = int(bad.argmax())
-        others = f" (and of {int(bad.sum()) - 1} more rows)" if bad.sum() > 1 else ""
+        others = f" (and of {int(bad.sum()) - 1} more)" if bad.sum() > 1 else ""
         raise ValueError(f"the {what} of row {row}{others} is {values[row].item()!r}; {advice}")
 
 

@@ -9,14 +9,19 @@ import torch
 from torch import Tensor
 
 from llmbole.config import Config
+from llmbole.evaluator import value_metrics
+from llmbole.evaluator.per_user import PerUser
+from llmbole.evaluator.value_metrics import ITEMS, LABELS, SCORES, USERS, Rows, UserMetric
 from recbole.data.interaction import Interaction
 from recbole.evaluator import Collector as RecBoleCollector
 from recbole.evaluator import Evaluator as RecBoleEvaluator
 from recbole.evaluator.base_metric import TopkMetric
 from recbole.evaluator.collector import DataStruct
+from recbole.utils import EvaluatorType
 
 CANDIDATE_FIELD = "candidate_list"
-USERS = "data.users"
+
+value_metrics.register()
 
 
 class ScoreError(ValueError):
@@ -37,6 +42,8 @@ class Collector(RecBoleCollector):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.user_field: str = config["USER_ID_FIELD"]
+        self.item_field: str = config["ITEM_ID_FIELD"]
+        self.scores_rows: bool = config["eval_type"] == EvaluatorType.VALUE
         self.model_name: str = config["model"]
 
     def eval_batch_collect(
@@ -54,6 +61,8 @@ class Collector(RecBoleCollector):
         users = _users(interaction[self.user_field].cpu(), len(scores_tensor))  # [users]
         self._check_numbers(scores_tensor, users)
         self.data_struct.update_tensor(USERS, users)
+        if self.scores_rows and self.item_field in interaction:
+            self.data_struct.update_tensor(ITEMS, interaction[self.item_field])
         if CANDIDATE_FIELD in interaction:
             candidates = interaction[CANDIDATE_FIELD].to(scores_tensor.device)  # [rows, C]
             scores_tensor = self._without_ties(scores_tensor, candidates)
@@ -62,8 +71,9 @@ class Collector(RecBoleCollector):
     def get_data_struct(self) -> DataStruct:
         """What was collected, handed out once."""
         collected = super().get_data_struct()
-        if USERS in self.data_struct:
-            del self.data_struct[USERS]
+        for key in (USERS, ITEMS):
+            if key in self.data_struct:
+                del self.data_struct[key]
         return collected
 
     def _without_ties(self, scores: Tensor, candidates: Tensor) -> Tensor:
@@ -93,23 +103,33 @@ class Collector(RecBoleCollector):
 
 
 class Evaluator(RecBoleEvaluator):
-    """Computes RecBole's metrics without rounding, and keeps each user's value of every top-k metric.
+    """Computes metrics without rounding, and keeps the values of each user and, for value metrics, of each row.
+
+    Top-k metrics are RecBole's; the metrics of labelled rows are those of `value_metrics`, also AUC, LogLoss, RMSE and
+    MAE, which RecBole has too.
 
     Args:
         config: Settings.
 
     Attributes:
-        per_user: Metric name (`hit@10`) to values in the order of `users`, of the last evaluation.
+        per_user: Top-k metric name (`hit@10`) to values in the order of `users`, of the last evaluation.
         users: Internal user ids of the last evaluation; one per row for value metrics.
+        user_values: Metric name (`hit@10`, `uauc`) to the users that have a value, with their values. Users without
+            both labels have no `uauc` and no `userndcg`.
+        rows: The labelled rows of the last evaluation; `None` for top-k metrics.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.per_user: dict[str, np.ndarray] = {}
         self.users = np.zeros(0, dtype=np.int64)
-        for metric in self.metric_class.values():
+        self.user_values: dict[str, PerUser] = {}
+        self.rows: Rows | None = None
+        for name, metric in self.metric_class.items():
             if isinstance(metric, TopkMetric):
                 metric.topk_result = self._keep
+            elif name in value_metrics.METRICS:
+                self.metric_class[name] = value_metrics.METRICS[name](config)
 
     def evaluate(self, dataobject: DataStruct) -> dict[str, float]:
         """Compute all metrics.
@@ -118,11 +138,19 @@ class Evaluator(RecBoleEvaluator):
             dataobject: What the Collector collected.
 
         Returns:
-            Metric name (`hit@10`) to average over users.
+            Metric name (`hit@10`, `uauc`) to average over users, or value over rows.
+
+        Raises:
+            ValueError: A metric can't be computed from these rows, such as LogLoss from logits.
         """
-        self.per_user = {}
+        self.per_user, self.user_values = {}, {}
         self.users = dataobject.get(USERS).numpy()
+        self.rows = Rows.of(dataobject) if SCORES in dataobject and LABELS in dataobject else None
         result: dict[str, Any] = super().evaluate(dataobject)
+        self.user_values = {name: PerUser(self.users, values) for name, values in self.per_user.items()}
+        for name, metric in self.metric_class.items():
+            if isinstance(metric, UserMetric) and metric.last is not None:
+                self.user_values[name] = metric.last
         return result
 
     def _keep(self, metric: str, value: np.ndarray) -> dict[str, float]:

@@ -188,9 +188,7 @@ def test_what_per_user_metrics_refuse(function):
         function([1, 2], [0, 1], [0.1, 0.2, 0.3])
     with pytest.raises(ValueError, match=r"the score of row 1 is nan"):
         function([1, 2], [0, 1], [0.1, math.nan])
-    with pytest.raises(
-        ValueError, match=r"the label of row 0 \(and of 1 more rows\) is 4; labels are 0 or 1"
-    ):
+    with pytest.raises(ValueError, match=r"the label of row 0 \(and of 1 more\) is 4; labels are 0 or 1"):
         function([1, 2, 2], [4, 1, 3], [0.1, 0.2, 0.3])
     with pytest.raises(ValueError, match=r"labels has the shape \(2, 1\); give one value per row"):
         function([1, 2], [[0], [1]], [0.1, 0.2])
