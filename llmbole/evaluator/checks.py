@@ -47,7 +47,9 @@ def refuse(bad: np.ndarray, values: np.ndarray, what: str, advice: str) -> None:
     if bad.any():
         row = int(bad.argmax())
         others = f" (and of {int(bad.sum()) - 1} more)" if bad.sum() > 1 else ""
-        raise ValueError(f"the {what} of row {row}{others} is {values[row].item()!r}; {advice}")
+        raise ValueError(
+            f"the {what} of row {row}{others} is {values[row : row + 1].tolist()[0]!r}; {advice}"
+        )
 
 
 def binary(labels: np.ndarray) -> np.ndarray:

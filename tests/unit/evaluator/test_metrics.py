@@ -202,6 +202,8 @@ def test_what_metrics_of_rows_refuse(function):
         function([0, 1, 0], [0.1, 0.2, math.nan])
     with pytest.raises(ValueError, match=r"the label of row 1 is 0\.5; labels are 0 or 1"):
         function([0, 0.5, 1], [0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match="the label of row 1 is None"):
+        function([0, None, 1], [0.1, 0.2, 0.3])
     with pytest.raises(ValueError, match="the label of row 1 is nan"):
         function([0, math.nan, 1], [0.1, 0.2, 0.3])
     with pytest.raises(UndefinedMetricError):
