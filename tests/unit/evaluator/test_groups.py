@@ -93,6 +93,12 @@ def test_popularity_and_history_bins_by_hand():
     }
 
 
+def test_cuts_are_values_that_occur():
+    # A quarter of ten rows is 2.5, so the cuts are the third, fifth and eighth value.
+    found = groups.quantile_bins("size", np.arange(10), 4)
+    assert [int(group.rows.sum()) for group in found] == [3, 2, 3, 2]
+
+
 def test_equal_values_share_a_bin():
     found = rows_of(groups.quantile_bins("size", [5, 5, 5, 1], 2))
     assert found == {"size_1_of_2": [0, 1, 2, 3], "size_2_of_2": []}

@@ -134,12 +134,15 @@ def test_logits_are_refused_by_metrics_of_probabilities(parts):
 
 
 def test_one_class_is_an_error_and_not_nan(parts):
+    evaluator = Evaluator(parts.config)
+    evaluator.evaluate(random_rows(parts.config)[0])
     rows = {"user_id": [1, 1, 2, 2], "item_id": [1, 2, 3, 4], "label": [1.0, 1.0, 1.0, 1.0]}
     data = collected(parts.config, torch.tensor([0.2, 0.3, 0.5, 0.9]), **rows)
     with pytest.raises(
         UndefinedMetricError, match="AUC needs rows of both labels, but all 4 rows have the label 1"
     ):
-        Evaluator(parts.config).evaluate(data)
+        evaluator.evaluate(data)
+    assert evaluator.user_values == {}, "none of the evaluation before"
 
 
 def test_half_precision_scores_of_shape_rows_by_one(parts):
