@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +157,7 @@ def _fields(
         backbone_metrics=dict(beside.summary["metrics"]) if beside else None,
         backbone_stage="backbone" if beside else None,
         validation_metrics=_validation(config, artifacts, scores),
+        group_metrics=dict(scores.summary.get("groups", {})),
         extra=dict(scores.summary.get("extra", {})),
         selection=results.Selection(
             kind="fixed", metric=config["protocol"]["selection"], value=None, trials=1
@@ -199,10 +201,15 @@ def _cost(artifact: Artifact, made: bool) -> results.StageCost:
     )
 
 
-def _per_user(scores: Artifact) -> tuple[list[str], dict[str, list[float]]]:
-    """Raw user ids and per-user values of the scores' artifact."""
+def _per_user(scores: Artifact) -> tuple[list[str], dict[str, list[float | None]]]:
+    """Raw user ids and per-user values of the scores' artifact; None where a user has none."""
     import numpy as np
 
     with np.load(scores.folder / "per_user.npz", allow_pickle=False) as stored:
         users = [str(user) for user in stored["users"]]
-        return users, {name: stored[name].tolist() for name in stored.files if name != "users"}
+        columns = {name: stored[name].tolist() for name in stored.files if name != "users"}
+        missing_as_none = {
+            name: [None if math.isnan(value) else value for value in values]
+            for name, values in columns.items()
+        }
+        return users, missing_as_none

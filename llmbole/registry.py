@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from llmbole.settings import SettingsError, close_name, load_yaml
 
+LABEL_LEARNERS = ("DIN", "NeuMF")
+"""Models that predict labels though RecBole does not count them among its context-aware ones."""
 ENTRY_POINT_GROUP = "llmbole.models"
 TRAINING_KEYS = frozenset({"sequence_batch_size"})  # what llmbole's trainers read beside RecBole's settings
 Class = TypeVar("Class", bound=type)
@@ -114,6 +116,13 @@ def recbole_keys(model: str) -> frozenset[str]:
     ):
         keys.update(load_yaml(file) if file.is_file() else {})
     return frozenset(keys)
+
+
+@cache
+def learns_labels(name: str) -> bool:
+    """Whether one of RecBole's models predicts labels of user-item pairs, told without importing it."""
+    folder = _recbole_folder() / "model" / "context_aware_recommender"
+    return name in LABEL_LEARNERS or (folder / f"{name.lower()}.py").is_file()
 
 
 def check_name(name: str) -> None:

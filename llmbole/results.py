@@ -62,6 +62,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 AVERAGE_TOLERANCE = 1e-9
+BY_USER = "user_"
+"""Begins the names of per-user columns that average to no metric, such as a user's mean loss."""
 
 
 def append(
@@ -77,7 +79,8 @@ def append(
         record: The run; its `per_user` is set here.
         folder: The folder of all records.
         users: Raw user ids, one per row.
-        per_user: Metric name to one value per user, not rounded; None for a user without a value.
+        per_user: Metric name to one value per user, not rounded; None for a user without a value. Columns that begin
+            with `user_` are kept beside them; they average to no metric.
 
     Returns:
         The record's file.
@@ -210,11 +213,11 @@ def _per_user_file(
     if twice:
         raise RecordError(f"per-user values: user {twice[0]!r} stands twice")
     for name, values in per_user.items():
-        if name not in metrics:
+        if name not in metrics and not name.startswith(BY_USER):
             raise RecordError(f"per-user values: {name!r} is not one of {', '.join(metrics)}")
         if len(values) != len(users):
             raise RecordError(f"per-user values of {name}: {len(values)} values for {len(users)} users")
-        if not abs(average(values) - metrics[name]) <= AVERAGE_TOLERANCE:
+        if name in metrics and not abs(average(values) - metrics[name]) <= AVERAGE_TOLERANCE:
             raise RecordError(
                 f"per-user values of {name} average to {average(values)!r}, the record states "
                 f"{metrics[name]!r}; record the average in double precision, not rounded"

@@ -14,7 +14,7 @@ from llmbole.markdown import ABSENT, count, seconds, size, table
 from llmbole.record import Record, StageCost, content_hash
 
 RANKED_SEEDS = 3
-LOWER_IS_BETTER = frozenset({"LOGLOSS", "RMSE", "MAE"})
+LOWER_IS_BETTER = frozenset({"LOGLOSS", "RMSE", "MAE", "ECE"})
 ALONE = "backbone alone"
 _SHORT = 8
 

@@ -103,6 +103,8 @@ class Protocol:
         ratios: Shares of training, validation and test, for splits by ratio.
         topk: Cut-offs of the metrics of a ranking.
         report: Metrics that records and tables show, the first one leading; all of them if none is named.
+        catalogue: Whether the record says what the lists of a full ranking show of the catalogue: coverage, Gini
+            coefficient, average popularity.
         groups: Names of the groups of users or rows whose metrics stand in the record, see `llmbole.evaluator.groups`.
     """
 
@@ -120,7 +122,13 @@ class Protocol:
     ratios: tuple[float, float, float] | None = None
     topk: tuple[int, ...] = ()
     report: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
+    catalogue: bool = False
+    groups: tuple[
+        Literal[
+            "items_by_warmth", "rows_by_warmth", "cold_users", "popularity", "history_length", "confidence"
+        ],
+        ...,
+    ] = ()
     description: str = ""
 
     def __post_init__(self) -> None:

@@ -117,6 +117,7 @@ class Evaluator(RecBoleEvaluator):
         user_values: Metric name (`hit@10`, `uauc`) to the users that have a value, with their values. Users without
             both labels have no `uauc` and no `userndcg`.
         rows: The labelled rows of the last evaluation; `None` for top-k metrics.
+        lists: The recommended items of each user, `[U, max k]`, where a metric of RecBole's asks for them.
     """
 
     def __init__(self, config: Config) -> None:
@@ -125,6 +126,7 @@ class Evaluator(RecBoleEvaluator):
         self.users = np.zeros(0, dtype=np.int64)
         self.user_values: dict[str, PerUser] = {}
         self.rows: Rows | None = None
+        self.lists: np.ndarray | None = None
         for name, metric in self.metric_class.items():
             if isinstance(metric, TopkMetric):
                 metric.topk_result = self._keep
@@ -146,6 +148,7 @@ class Evaluator(RecBoleEvaluator):
         self.per_user, self.user_values = {}, {}
         self.users = dataobject.get(USERS).numpy()
         self.rows = Rows.of(dataobject) if SCORES in dataobject and LABELS in dataobject else None
+        self.lists = dataobject.get("rec.items").numpy() if "rec.items" in dataobject else None
         result: dict[str, Any] = super().evaluate(dataobject)
         self.user_values = {name: PerUser(self.users, values) for name, values in self.per_user.items()}
         for name, metric in self.metric_class.items():

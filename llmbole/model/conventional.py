@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+from llmbole import registry
 from llmbole.model import stages
+from llmbole.settings import SettingsError
+
+
+class LabelCheck:
+    """What a model must be able to learn, checked before any work."""
+
+    @staticmethod
+    def check(settings: Mapping[str, Any]) -> None:
+        """Refuse a model that learns which items are preferred, or come next, where labels are asked for.
+
+        Args:
+            settings: The run's settings.
+
+        Raises:
+            SettingsError: The protocol has labels and the model does not predict any.
+        """
+        name, protocol = settings["backbone"]["name"], settings["protocol"]
+        if protocol["task"] != "ranking" and not registry.learns_labels(name):
+            raise SettingsError(
+                f"{name} learns to rank items, but {protocol['name']} asks for labels of pairs; choose a model that "
+                f"predicts labels, such as DeepFM, DCNV2 or {' or '.join(registry.LABEL_LEARNERS)}, or a protocol "
+                "that ranks"
+            )
 
 
 class Conventional:
@@ -21,7 +46,7 @@ class Conventional:
         "loo_rating",
     )
     goals: ClassVar[tuple[str, ...]] = ("backbone_scores",)
-    settings_class = None
+    settings_class = LabelCheck
 
     data = stages.prepare_data
     split = stages.freeze_split

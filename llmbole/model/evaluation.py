@@ -18,15 +18,17 @@ from llmbole.data.pair_dataset import PairLoader, make_pair_dataset
 from llmbole.data.pairs import PairSplit
 from llmbole.data.protocol import Protocol, protocol
 from llmbole.data.split import Split
-from llmbole.model import ranking
+from llmbole.evaluator import lists, row_values
+from llmbole.evaluator.collector import Evaluator
+from llmbole.model import grouping, ranking
 from llmbole.model.base import LLMRecommender
-from llmbole.model.labels import check_learns_labels
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.store import Artifact
 from llmbole.settings import SettingsError
 from llmbole.trainer.trainer import Trainer
 
 PER_USER_FILE = "per_user.npz"
+ROWS_FILE = "rows.npz"
 LISTS_PER_BATCH = 64
 
 
@@ -99,7 +101,6 @@ def open_session(
     )
     frozen = splits.load(split.folder)
     if isinstance(frozen, PairSplit):
-        check_learns_labels(config, rules)
         rows = make_pair_dataset(config, frozen)
         return Session(config, rows, tuple(rows.build()), frozen, rules)
     dataset = make_dataset(config, rules.order, frozen if rules.split == "time_then_last" else None)
@@ -116,10 +117,14 @@ def recbole_settings(rules: Protocol) -> dict[str, Any]:
             "metrics": metrics,
             "valid_metric": rules.selection,
             "train_neg_sample_args": None,
+            "threshold": None,  # RecBole has settings of its own for ml-100k, which label rows by rating
         }
     return {
         "eval_args": {**parts, "mode": "full"},
-        "metrics": metrics,
+        "metrics": [
+            *metrics,
+            *(["ItemCoverage"] if rules.catalogue else []),
+        ],  # it makes RecBole keep the lists
         "topk": list(rules.topk),
         "valid_metric": rules.selection.replace("HIT", "Hit"),
     }
@@ -143,23 +148,69 @@ class Ticking:
 
 def save_scores(
     run: StageRun, session: Session, users: np.ndarray, per_user: Mapping[str, np.ndarray]
-) -> dict[str, float]:
-    """Write the values of each user under raw user ids, and give their averages.
+) -> dict[str, Any]:
+    """Write the values of each user under raw user ids, and average them, over all users and within groups.
 
     Args:
         run: The stage.
-        session: Its split maps internal to raw ids, its protocol names the metrics to report.
+        session: Its split maps internal to raw ids, its protocol names the metrics to report and the groups.
         users: Internal user ids. Shape `[U]`.
         per_user: Metric name to values. Shapes `[U]`.
 
     Returns:
-        Metric name to average.
+        `metrics`, metric name to average, and `groups`, group name to its averages.
     """
+    rules, split = session.protocol, session.ranking_split
+    found = rules.public_names(per_user)
+    columns = {name: found[name] for name in rules.report or found if name in found}
+    _write_per_user(run, session, users, columns)
+    return {
+        "metrics": {name: float(values.mean()) for name, values in columns.items()},
+        "groups": grouping.of_users(rules.groups, split, users, columns),
+    }
+
+
+def save_rows(
+    run: StageRun, session: Session, evaluator: Evaluator, result: Mapping[str, float]
+) -> dict[str, Any]:
+    """Write scored rows and what they are for each user, and give their metrics, over all rows and within groups.
+
+    Args:
+        run: The stage.
+        session: Its split maps internal to raw ids, its protocol names the metrics and the groups.
+        evaluator: Holds the rows of the evaluation.
+        result: Metrics as the evaluation gave them.
+
+    Returns:
+        `metrics` and `groups` as `save_scores` gives them.
+    """
+    rows, rules, split = evaluator.rows, session.protocol, session.split
+    assert (
+        rows is not None and rows.items is not None and isinstance(split, PairSplit)
+    )  # value metrics need rows
+    np.savez_compressed(
+        run.folder / ROWS_FILE, users=rows.users, items=rows.items, labels=rows.labels, scores=rows.scores
+    )
+    users, columns = row_values.by_user(rows, rules.task)
+    for name, value in rules.public_names(evaluator.user_values).items():
+        column = np.full(len(users), np.nan)
+        column[np.searchsorted(users, value.users)] = value.values
+        columns[name] = column
+    _write_per_user(run, session, users, columns)
+    metrics = rules.public_names(result)
+    names = rules.report or rules.metrics
+    return {
+        "metrics": {name: float(metrics[name]) for name in names},
+        "groups": grouping.of_rows(rules.groups, split, rows, names),
+    }
+
+
+def _write_per_user(
+    run: StageRun, session: Session, users: np.ndarray, columns: Mapping[str, np.ndarray]
+) -> None:
     raw = np.array([str(session.split.user_tokens[user]) for user in users])
-    found = session.protocol.public_names(per_user)
-    columns = {name: found[name] for name in session.protocol.report or found if name in found}
-    np.savez_compressed(run.folder / PER_USER_FILE, users=raw, **columns)
-    return {name: float(values.mean()) for name, values in columns.items()}
+    stored: dict[str, Any] = {"users": raw, **columns}
+    np.savez_compressed(run.folder / PER_USER_FILE, **stored)
 
 
 def score_choices(run: StageRun, model: LLMRecommender, data: Artifact, split: Artifact) -> dict[str, Any]:
@@ -180,11 +231,11 @@ def score_choices(run: StageRun, model: LLMRecommender, data: Artifact, split: A
     loader = session.loader("test")
     with run.progress(len(loader), "batch") as ticker:
         evaluate = _by_generation if run["scoring"] == "generation" else _by_likelihood
-        metrics, extra = evaluate(run, model, session, Ticking(loader, ticker))
+        saved, extra = evaluate(run, model, session, Ticking(loader, ticker))
     run.count(llm_tokens=int(model.tokens_read))
-    metric, value = next(iter(metrics.items()))
+    metric, value = next(iter(saved["metrics"].items()))
     return {
-        "metrics": metrics,
+        **saved,
         "scoring": run["scoring"],
         "extra": extra,
         "llm_parameters": model.choice.lm.parameters_total,
@@ -197,12 +248,11 @@ def _by_likelihood(
     model: Any,  # noqa: ANN401 - a `ranking.Chooser` that is a module
     session: Session,
     loader: Ticking,
-) -> tuple[dict[str, float], dict[str, Any]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     trainer = Trainer(session.config, model, workspace=run.workspace)
     trainer.evaluate(loader)
     users = trainer.evaluator.users
-    metrics = save_scores(run, session, users, trainer.evaluator.per_user)
-    return metrics, {"users": len(users)}
+    return save_scores(run, session, users, trainer.evaluator.per_user), {"users": len(users)}
 
 
 def _by_generation(
@@ -210,7 +260,7 @@ def _by_generation(
     model: Any,  # noqa: ANN401 - a `ranking.Chooser` that is a module
     session: Session,
     loader: Ticking,
-) -> tuple[dict[str, float], dict[str, Any]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """HIT@1 of greedy answers: right only if the answer names the target, and no other candidate."""
     users, hits, valid, texts = [], [], [], []
     for interaction, _, _, positive_items in loader:
@@ -225,8 +275,8 @@ def _by_generation(
         texts += answers
     _write_answers(run.folder / "answers.txt", texts)
     everyone = np.concatenate(users)
-    metrics = save_scores(run, session, everyone, {"hit@1": np.concatenate(hits)})
-    return metrics, {"users": len(everyone), "valid_answers": float(np.concatenate(valid).mean())}
+    saved = save_scores(run, session, everyone, {"hit@1": np.concatenate(hits)})
+    return saved, {"users": len(everyone), "valid_answers": float(np.concatenate(valid).mean())}
 
 
 def _write_answers(path: Path, texts: list[str]) -> None:
@@ -251,9 +301,30 @@ def score_conventional(run: StageRun, model: Any, session: Session) -> dict[str,
     loader = session.loader("test")
     trainer = Trainer(session.config, model, workspace=run.workspace)
     trainer.eval_collector.data_collect(loader)
-    trainer.evaluate(loader)
-    metrics = save_scores(run, session, trainer.evaluator.users, trainer.evaluator.per_user)
-    metric, value = next(iter(metrics.items()))
-    users = len(trainer.evaluator.users)
-    did = f"{metric} {value:.4f} over {users} users"
-    return {"metrics": metrics, "scoring": "model_scores", "extra": {"users": users}, "did": did}
+    result = trainer.evaluate(loader)
+    evaluator = trainer.evaluator
+    if evaluator.rows is not None:
+        saved = save_rows(run, session, evaluator, result)
+        extra: dict[str, Any] = {"rows": len(evaluator.rows.labels), "users": len(np.unique(evaluator.users))}
+        over = f"{extra['rows']} rows of {extra['users']} users"
+    else:
+        saved = save_scores(run, session, evaluator.users, evaluator.per_user)
+        extra = {"users": len(evaluator.users), **_catalogue(session, evaluator)}
+        over = f"{extra['users']} users"
+    metric, value = next(iter(saved["metrics"].items()))
+    return {**saved, "scoring": "model_scores", "extra": extra, "did": f"{metric} {value:.4f} over {over}"}
+
+
+def _catalogue(session: Session, evaluator: Evaluator) -> dict[str, float]:
+    """What the recommended lists show of the catalogue, at each cut-off, where the protocol asks for it."""
+    if evaluator.lists is None:
+        return {}
+    split, found = session.ranking_split, {}
+    trained = np.arange(len(split.items)) < split.train_ends[split.owners]
+    popularity = np.bincount(split.items[trained], minlength=split.n_items)
+    for cut_off in session.protocol.topk:
+        shown = evaluator.lists[:, :cut_off]
+        found[f"Coverage@{cut_off}"] = lists.coverage(shown, split.n_items - 1)
+        found[f"Gini@{cut_off}"] = lists.gini(shown, split.n_items - 1)
+        found[f"AveragePopularity@{cut_off}"] = lists.average_popularity(shown, popularity)
+    return found

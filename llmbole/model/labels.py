@@ -1,4 +1,4 @@
-"""Conventional models that predict labels of user-item pairs, and the same models predicting ratings."""
+"""Conventional models that predict labels of user-item pairs, made to predict ratings."""
 
 from __future__ import annotations
 
@@ -8,29 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from llmbole.config import Config
-from llmbole.data.protocol import Protocol
 from llmbole.settings import SettingsError
-from recbole.utils import ModelType
-
-OTHERS = ("DIN", "NeuMF")
-"""Models that learn labels though RecBole doesn't count them among its context-aware ones."""
-
-
-def check_learns_labels(config: Config, rules: Protocol) -> None:
-    """Refuse models that learn which items are preferred, or come next, under a protocol of labelled pairs.
-
-    Args:
-        config: Settings of the model.
-        rules: The protocol.
-
-    Raises:
-        SettingsError: The model does not learn labels.
-    """
-    if config["MODEL_TYPE"] != ModelType.CONTEXT and config["model"] not in OTHERS:
-        raise SettingsError(
-            f"{config['model']} learns to rank items, but {rules.name} asks for labels of pairs; choose a model that "
-            f"predicts labels, such as DeepFM, DCNV2 or {' or '.join(OTHERS)}, or a protocol that ranks"
-        )
 
 
 @cache

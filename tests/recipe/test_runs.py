@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from llmbole.data import source
@@ -11,6 +12,7 @@ from llmbole.llm import backbone as language_models
 from llmbole.llm.identity import LLMSpec
 from llmbole.pipeline.store import Store
 from llmbole.results import load, read_per_user
+from llmbole.settings import SettingsError
 from llmbole.verify import verify
 
 SHORT = {
@@ -123,3 +125,55 @@ def test_a_kill_between_stages_and_a_lost_artifact_give_the_same_scores(run, sha
 def test_the_slice_has_its_own_fingerprint(run, raw_slice):
     result = run("LLMOnly")
     assert result.record.dataset.fingerprint == source.fingerprint(source.card("ml-slice"), raw_slice)
+
+
+@pytest.mark.parametrize(
+    ("model", "protocol", "metrics"),
+    [
+        ("DeepFM", "unified_ctr", {"AUC", "UAUC", "LogLoss", "ACC", "ECE"}),
+        ("DIN", "temporal_ratio", {"AUC", "LogLoss", "ACC"}),
+        ("NeuMF", "loo_ctr", {"AUC", "LogLoss"}),
+        ("DCNV2", "loo_rating", {"RMSE", "MAE"}),
+        ("NFM", "loo_rating", {"RMSE", "MAE"}),
+    ],
+)
+def test_models_of_labels_run_under_protocols_of_labels(run, model, protocol, metrics):
+    result = run(model, protocol=protocol)
+    assert set(result.metrics) == metrics
+    assert result.record.validation_metrics.keys() == metrics
+    groups = result.record.group_metrics
+    assert {"warm", "cold", "popularity_1_of_4", "history_4_of_4"} <= groups.keys()
+    assert groups["warm"]["count"] + groups["cold"]["count"] == result.record.extra["rows"]
+    rows = np.load(result.artifacts["backbone_scores"].folder / "rows.npz")
+    assert len(rows["scores"]) == result.record.extra["rows"]
+    if "RMSE" in metrics:
+        error = rows["scores"] - rows["labels"]
+        assert result.metrics["RMSE"] == pytest.approx(float(np.sqrt((error**2).mean())))
+        assert result.metrics["RMSE"] < 1.5  # an output around the mean rating, not a probability
+    else:
+        assert result.metrics["LogLoss"] < 1
+
+
+@pytest.mark.parametrize("model", ["LightGCN", "SASRec"])
+def test_models_of_rankings_run_under_the_unified_protocol(run, model):
+    result = run(model, protocol="unified_rank")
+    assert {"HIT@10", "NDCG@10", "MRR@20"} <= result.metrics.keys()
+    assert 0 < result.record.extra["Coverage@10"] <= 1
+    assert 0 <= result.record.extra["Gini@10"] <= 1
+    assert result.record.extra["AveragePopularity@10"] > 0
+
+
+def test_a_model_that_ranks_is_refused_under_labels_before_any_work(run, tmp_path):
+    with pytest.raises(SettingsError, match="BPR learns to rank items, but loo_ctr asks for labels"):
+        run("BPR", protocol="loo_ctr", folder=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_groups_of_a_ranking_average_to_the_metric(run):
+    record = run("SASRec").record
+    groups = record.group_metrics
+    bins = [groups[f"history_{number}_of_4"] for number in range(1, 5)]
+    total = sum(each["count"] for each in bins)
+    assert total == record.extra["users"]
+    mean = sum(each["count"] * each.get("HIT@1", 0.0) for each in bins) / total
+    assert mean == pytest.approx(record.metrics["HIT@1"])

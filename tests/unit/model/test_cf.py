@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from llmbole.data.loader import train_loader
 from llmbole.model import cf
 from llmbole.settings import SettingsError
 from llmbole.trainer.all_positions import training_sequences
@@ -52,7 +53,10 @@ def session(built):
             dataset=parts.dataset,
             parts=datasets,
             split=split,
+            ranking_split=split,
+            protocol=SimpleNamespace(task="ranking"),
             loader=loaders.__getitem__,
+            train_loader=lambda: train_loader(parts.config, parts.train._dataset),
         )
 
     return make
