@@ -10,6 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from llmbole.markdown import MarkdownError, Region, first_difference, regions, splice_markers, write_files
+from llmbole.protocol_page import protocol_page
 from llmbole.record import Record
 from llmbole.results import load, load_all
 from llmbole.tables import leaderboard, record_table
@@ -67,7 +68,8 @@ def render_document(path: Path, results_folder: Path) -> bool:
     """Refresh every generated region of a document.
 
     A region's marker says what stands there: `record=<id>` the table of one run (the id's first digits do),
-    `leaderboard=<protocol>/<dataset>` the page of a leaderboard without its title.
+    `leaderboard=<protocol>/<dataset>` the page of a leaderboard without its title, `properties=protocols` the table of
+    all protocols.
 
     Args:
         path: The document.
@@ -114,7 +116,9 @@ def _content(region: Region, results_folder: Path, path: Path) -> str:
         if not records:
             raise MarkdownError(f"{where}: no records of {attributes['leaderboard']} in {results_folder}")
         return leaderboard(records).partition("\n\n")[2]
-    known = "record=<id> or leaderboard=<protocol>/<dataset>"
+    if attributes == {"properties": "protocols"}:
+        return protocol_page()
+    known = "record=<id>, leaderboard=<protocol>/<dataset> or properties=protocols"
     raise MarkdownError(f"{where}: region {region.name} says {attributes or 'nothing'}; give it {known}")
 
 

@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "llmbole"
 LAYERS = (
     ("cli", "__main__"),
     ("api", "grid", "sweep", "resolve"),
-    ("render", "tables", "markdown", "verify", "results", "record", "provenance"),
+    ("render", "protocol_page", "tables", "markdown", "verify", "results", "record", "provenance"),
     ("model",),
     ("config", "data", "evaluator", "trainer", "llm", "pipeline"),
     ("registry", "settings", "compat"),
@@ -29,7 +29,7 @@ LAYERS = (
 PEERS = (
     {"cli", "__main__"},
     {"api", "grid", "sweep", "resolve"},
-    {"render", "tables", "markdown", "verify", "results", "record", "provenance"},
+    {"render", "protocol_page", "tables", "markdown", "verify", "results", "record", "provenance"},
     {"config", "data", "evaluator", "trainer"},
     {"registry", "settings", "compat"},
 )
@@ -54,7 +54,19 @@ ALLOWED = {
     "pipeline": {"numpy", "filelock", "psutil", "tqdm"},
     "settings": {"yaml"},
     "registry": set(),
-    **{part: set() for part in ("render", "tables", "markdown", "verify", "results", "record", "provenance")},
+    **{
+        part: set()
+        for part in (
+            "render",
+            "protocol_page",
+            "tables",
+            "markdown",
+            "verify",
+            "results",
+            "record",
+            "provenance",
+        )
+    },
 }
 ONLY_IN = {"ray": {"sweep", "grid"}}
 # What names are checked with must not pull in HEAVY.

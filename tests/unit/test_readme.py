@@ -18,6 +18,10 @@ def test_the_table_is_what_its_record_renders_to():
     assert check_document(ROOT / "README.md", ROOT / "leaderboard" / "results") == []
 
 
+def test_the_page_of_protocols_is_what_their_yaml_files_say():
+    assert check_document(ROOT / "docs" / "protocols.md", ROOT / "leaderboard" / "results") == []
+
+
 def test_committed_records_are_sealed_and_rendered():
     assert verify(ROOT / "leaderboard" / "results") == []
     assert check(ROOT / "leaderboard" / "results", ROOT / "leaderboard") == []
