@@ -22,12 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from llmbole.config import Config
 from llmbole.data import source
-from llmbole.data.dataset import make_dataset
 from llmbole.data.loader import train_loader
 from llmbole.data.protocol import protocol
 from llmbole.data.split import Split, freeze
 from llmbole.model import cf
-from llmbole.model.evaluation import Session, recbole_settings
+from llmbole.model.evaluation import Session, open_split, recbole_settings
 from llmbole.trainer.all_positions import AllPositionsLoader, causal_model, loss_function
 from llmbole.trainer.trainer import Trainer
 
@@ -52,8 +51,7 @@ def open_session(model: str, data: Path, split: Path, settings: Mapping[str, Any
     config = Config(
         model, "ml-100k", data, {**ranking, "loss_type": "CE", **settings}, device="cpu", seed=seed
     )
-    dataset = make_dataset(config, RULES.order)
-    return Session(config, dataset, tuple(dataset.build()), Split.load(split), RULES)
+    return open_split(config, Split.load(split), RULES)
 
 
 def train(session: Session, mode: str, folder: Path) -> dict[str, Any]:

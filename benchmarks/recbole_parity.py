@@ -97,11 +97,10 @@ def own(model: str, settings: Mapping[str, Any], seed: int, workspace: Path) -> 
     """Validation and test metrics of this project's path, rounded as RecBole rounds."""
     from llmbole.config import Config
     from llmbole.data import source
-    from llmbole.data.dataset import make_dataset
     from llmbole.data.protocol import protocol
     from llmbole.data.split import Split, freeze
     from llmbole.model import cf
-    from llmbole.model.evaluation import Session
+    from llmbole.model.evaluation import open_split
     from llmbole.trainer.trainer import Trainer
 
     card, rules = source.card("ml-100k"), protocol("loo_full")
@@ -111,8 +110,7 @@ def own(model: str, settings: Mapping[str, Any], seed: int, workspace: Path) -> 
     source.prepare(card, None, folders["data"])
     freeze(rules, card, folders["data"], folders["split"])
     config = Config(model, "ml-100k", folders["data"], {**RANKING, **settings}, device="cpu", seed=seed)
-    dataset = make_dataset(config, rules.order)
-    session = Session(config, dataset, tuple(dataset.build()), Split.load(folders["split"]), rules)
+    session = open_split(config, Split.load(folders["split"]), rules)
     cf.train_backbone(session, "per_prefix", folders["backbone"], workspace / "work")
     trainer = Trainer(
         config, cf.load_backbone(session, folders["backbone"]).model, workspace=workspace / "work"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,9 @@ class TimeOrdered:
     def _change_feat_format(self: Any) -> None:
         if self.order == "time" and self.time_field in self.inter_feat:
             self.inter_feat.sort_values(self.time_field, kind="stable", inplace=True, ignore_index=True)
-        elif self.order == "recbole_time" and self.time_field not in _scaled(self.config):
+        elif self.order == "recbole_time" and self.time_field not in scaled_fields(
+            self.config, [self.time_field]
+        ):
             raise ValueError(
                 f"the order recbole_time needs {self.time_field} scaled; set normalize_all: true"
             )
@@ -162,8 +165,9 @@ def _take(rows: Interaction, index: Any) -> Interaction:  # noqa: ANN401 - whate
     return Interaction({field: values[index] for field, values in rows.interaction.items()})
 
 
-def _scaled(config: Config) -> list[str]:
-    return [config["TIME_FIELD"]] if config["normalize_all"] else list(config["normalize_field"] or [])
+def scaled_fields(config: Config, fields: Sequence[str]) -> list[str]:
+    """Those of some fields of numbers that a config has scaled to [0, 1]."""
+    return list(fields) if config["normalize_all"] else list(config["normalize_field"] or [])
 
 
 def make_dataset(config: Config, order: str = "time", split: Split | None = None) -> Any:  # noqa: ANN401 - RecBole's
@@ -186,8 +190,14 @@ def make_dataset(config: Config, order: str = "time", split: Split | None = None
     return dataset_class(config)
 
 
+def own_dataset_class(config: Config) -> type | None:
+    """The dataset class that RecBole has for a model alone, if there is one."""
+    found: type | None = getattr(recbole_datasets, f"{config['model']}Dataset", None)
+    return found
+
+
 def _base(config: Config) -> type:
-    own = getattr(recbole_datasets, f"{config['model']}Dataset", None)
+    own = own_dataset_class(config)
     sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
     base = own or (recbole_datasets.SequentialDataset if sequential else recbole_datasets.Dataset)
     knowledge = importlib.import_module("recbole.data.dataset.kg_dataset").KnowledgeBasedDataset

@@ -12,6 +12,7 @@ import numpy as np
 
 from llmbole.data import arrays, candidates
 from llmbole.data.convert.report import DataError
+from llmbole.data.histories import newest
 from llmbole.data.interactions import Interactions, global_order, read, time_parts
 from llmbole.data.protocol import Protocol
 from llmbole.data.source import DatasetCard, Windows
@@ -79,12 +80,7 @@ class Pairs:
         Returns:
             Items, oldest first, right-padded with 0, of shape `[B, max_length]`, and their lengths, of shape `[B]`.
         """
-        start, end = self.split.history_span(self.positions[rows])
-        lengths = np.minimum(end - start, max_length)  # [B]
-        columns = np.arange(max_length)
-        inside = columns < lengths[:, None]  # [B, L]
-        places = np.where(inside, (end - lengths)[:, None] + columns, 0)
-        return np.where(inside, self.split.history_items[places], 0), lengths
+        return newest(self.split.history_items, *self.split.history_span(self.positions[rows]), max_length)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from llmbole.data import arrays
 from llmbole.data import candidates as frozen
 from llmbole.data.convert.report import DataError
+from llmbole.data.histories import newest
 from llmbole.data.interactions import Interactions, read, time_keys, time_parts
 from llmbole.data.protocol import Candidates, Protocol
 from llmbole.data.source import DatasetCard
@@ -58,11 +59,7 @@ class Phase:
         Returns:
             Items, oldest first, right-padded with 0, of shape `[U, max_length]`, and their lengths, of shape `[U]`.
         """
-        lengths = np.minimum(self.positions - self.split.offsets[self.users], max_length)  # [U]
-        columns = np.arange(max_length)
-        inside = columns < lengths[:, None]  # [U, L]
-        places = np.where(inside, (self.positions - lengths)[:, None] + columns, 0)
-        return np.where(inside, self.split.items[places], 0), lengths
+        return newest(self.split.items, self.split.offsets[self.users], self.positions, max_length)
 
 
 @dataclass(frozen=True)
@@ -84,6 +81,8 @@ class Split:
         timestamps: Their times, in the source's unit. Shape `[N]`.
         ratings: Their ratings. Shape `[N]`.
         offsets: User u's interactions stand at `offsets[u]` to `offsets[u + 1]`. Shape `[n_users + 1]`.
+        rows: Row of each interaction in the prepared file. It breaks ties between users when training rows are put in
+            RecBole's order; nothing that is evaluated depends on it, so it is not in the hash. Shape `[N]`.
         train_ends: The first of user u's interactions that is held out, or `offsets[u + 1]`. Shape `[n_users]`.
         phases: Users, targets, positions and candidates of each phase.
     """
@@ -100,6 +99,7 @@ class Split:
     ratings: np.ndarray
     offsets: np.ndarray
     train_ends: np.ndarray
+    rows: np.ndarray
     phases: dict[str, dict[str, np.ndarray]]
 
     @classmethod
@@ -120,7 +120,7 @@ class Split:
         if content.pop("task") != "ranking":
             raise DataError(f"{folder} holds a split of {content['protocol']}, which ranks nothing")
         phases: dict[str, dict[str, np.ndarray]] = {phase: {} for phase in PHASES}
-        for name in [name for name in stored if name not in ARRAYS]:
+        for name in [name for name in stored if name not in (*ARRAYS, "rows")]:
             phase, _, what = name.partition("_")
             phases[phase][what] = stored.pop(name)
         return cls(**content, **stored, phases=phases)
@@ -203,7 +203,9 @@ def freeze(protocol: Protocol, card: DatasetCard, data_folder: Path, folder: Pat
             split.phases[name]["candidates"] = _candidates(protocol.frozen, split, name)
     digest = split.contents_hash()
     content = {name: getattr(split, name) for name in ("dataset", "protocol", "version", "order")}
-    arrays.save(folder, {"task": "ranking", **content, "hash": digest}, split.arrays())
+    arrays.save(
+        folder, {"task": "ranking", **content, "hash": digest}, {**split.arrays(), "rows": split.rows}
+    )
     counts = {"users": split.n_users - 1, "items": split.n_items - 1, "interactions": len(split.items)}
     held_out = {f"{name}_users": len(split.phases[name]["users"]) for name in PHASES}
     candidates = protocol.frozen.count if protocol.frozen else None
@@ -237,6 +239,7 @@ def _split(protocol: Protocol, card: DatasetCard, found: Interactions) -> Split:
         ratings=found.ratings,
         offsets=found.offsets,
         train_ends=train_ends,
+        rows=found.rows,
         phases=phases,
     )
 

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from llmbole import registry
 from llmbole.config import Config
 from llmbole.data import splits
 from llmbole.data.dataset import make_dataset
 from llmbole.data.loader import evaluation_loader, train_loader
-from llmbole.data.pair_dataset import PairLoader, make_pair_dataset
 from llmbole.data.pairs import PairSplit
 from llmbole.data.protocol import Protocol, protocol
 from llmbole.data.split import Split
+from llmbole.data.split_dataset import PairLoader, make_split_dataset, reads_all_rows
 from llmbole.evaluator import lists, row_values
 from llmbole.evaluator.collector import Evaluator
 from llmbole.model import grouping, ranking
@@ -30,6 +31,20 @@ from llmbole.trainer.trainer import Trainer
 PER_USER_FILE = "per_user.npz"
 ROWS_FILE = "rows.npz"
 LISTS_PER_BATCH = 64
+
+
+ONE_NEGATIVE = {
+    "distribution": "uniform",
+    "sample_num": 1,
+    "alpha": 1.0,
+    "dynamic": False,
+    "candidate_num": 0,
+}
+"""Training of models that predict labels where a ranking has positives only: one random item for each."""
+
+
+def _learns_labels(model: str | type) -> bool:
+    return registry.learns_labels(model if isinstance(model, str) else model.__name__)
 
 
 @dataclass(frozen=True)
@@ -91,24 +106,44 @@ def open_session(
         The session.
     """
     rules = protocol(run["protocol"]["name"])
+    sampled = (
+        {"train_neg_sample_args": ONE_NEGATIVE} if rules.task == "ranking" and _learns_labels(model) else {}
+    )
     config = Config(
         model,
         run["dataset.name"],
         data.folder,
-        {**recbole_settings(rules), **(settings or {})},
+        {**recbole_settings(rules), **sampled, **(settings or {})},
         device=run.resources.get("device", "auto"),
         seed=run.seed,
     )
-    frozen = splits.load(split.folder)
-    if isinstance(frozen, PairSplit):
-        rows = make_pair_dataset(config, frozen)
-        return Session(config, rows, tuple(rows.build()), frozen, rules)
-    dataset = make_dataset(config, rules.order, frozen if rules.split == "time_then_last" else None)
-    return Session(config, dataset, tuple(dataset.build()), frozen, rules)
+    return open_split(config, splits.load(split.folder), rules)
+
+
+def open_split(config: Config, split: Split | PairSplit, rules: Protocol) -> Session:
+    """A model's data, whose rows are a split's.
+
+    Args:
+        config: RecBole's settings of the model.
+        split: The frozen split.
+        rules: The protocol it follows.
+
+    Returns:
+        The session.
+    """
+    if isinstance(split, Split) and reads_all_rows(config):
+        dataset = make_dataset(config, rules.order, split if rules.split == "time_then_last" else None)
+    else:
+        dataset = make_split_dataset(config, split)
+    return Session(config, dataset, tuple(dataset.build()), split, rules)
 
 
 def recbole_settings(rules: Protocol) -> dict[str, Any]:
-    """A protocol in RecBole's words."""
+    """A protocol in RecBole's words.
+
+    For context-aware models RecBole has settings of its own, and more for ml-100k, that label rows by rating and draw
+    no negatives; the protocol decides instead.
+    """
     parts = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user"}
     metrics = [{"HIT": "Hit"}.get(metric, metric) for metric in rules.metrics]
     if rules.task != "ranking":
@@ -117,9 +152,10 @@ def recbole_settings(rules: Protocol) -> dict[str, Any]:
             "metrics": metrics,
             "valid_metric": rules.selection,
             "train_neg_sample_args": None,
-            "threshold": None,  # RecBole has settings of its own for ml-100k, which label rows by rating
+            "threshold": None,
         }
     return {
+        "threshold": None,
         "eval_args": {**parts, "mode": "full"},
         "metrics": [
             *metrics,

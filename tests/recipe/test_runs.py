@@ -21,6 +21,8 @@ SHORT = {
     "LLMOnly": {},
     "LightGCN": {},
     "SASRec": {},
+    "DeepFM": {},
+    "DIN": {},
 }
 REPORTED = {"HIT@1", "HIT@5", "NDCG@5", "MRR@20"}
 
