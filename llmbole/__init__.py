@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmbole.api import Result as Result
+    from llmbole.api import dataset_from_frames as dataset_from_frames
+    from llmbole.api import prepare as prepare
     from llmbole.api import run as run
 
 __version__ = "0.1.0"
-__all__ = ["Result", "run"]
+__all__ = ["Result", "dataset_from_frames", "prepare", "run"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - module attributes are of any type

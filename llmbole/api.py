@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ from llmbole.data.protocol import protocol
 from llmbole.pipeline.run import Step, execute
 from llmbole.pipeline.run import plan as plan_stages
 from llmbole.pipeline.store import Artifact, Store
-from llmbole.resolve import Resolved, resolve
+from llmbole.resolve import Resolved, identified_dataset, resolve
+from llmbole.settings import load_yaml, properties_folder
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class Result:
 
 def run(
     model: str,
-    dataset: str,
+    dataset: str | Path,
     *,
     config_files: Sequence[Path | str] = (),
     settings: Mapping[str, Any] | None = None,
@@ -60,7 +62,7 @@ def run(
 
     Args:
         model: A method (`ALLMRec`) or a RecBole model (`LightGCN`).
-        dataset: A data set's name.
+        dataset: A data set's name, or a folder of your own data (with a `/` in it, or a `Path`).
         config_files: Yaml files laid over the model's defaults.
         settings: Settings over those, nested or with dotted keys (`{"align.learning_rate": 1e-4}`).
         **more: The same as keywords: `backbone="GRU4Rec"`, `seed=1`.
@@ -71,7 +73,7 @@ def run(
     Raises:
         SettingsError: A name, key or value is wrong; no work was done.
     """
-    resolved = resolve(model, dataset, {**(settings or {}), **more}, config_files)
+    resolved = resolve(model, _named(dataset), {**(settings or {}), **more}, config_files)
     store = Store(Path(resolved.options["store"]))
     steps = plan_stages(resolved.method, resolved.settings, store, resolved.method.goals)
     _use_threads(resolved.options["threads"])
@@ -81,17 +83,83 @@ def run(
 
 def plan(
     model: str,
-    dataset: str,
+    dataset: str | Path,
     *,
     config_files: Sequence[Path | str] = (),
     settings: Mapping[str, Any] | None = None,
     **more: Any,  # noqa: ANN401
 ) -> list[Step]:
     """What `run` would do with the same arguments: each stage, cached or to run, and why."""
-    resolved = resolve(model, dataset, {**(settings or {}), **more}, config_files)
+    resolved = resolve(model, _named(dataset), {**(settings or {}), **more}, config_files)
     return plan_stages(
         resolved.method, resolved.settings, Store(Path(resolved.options["store"])), resolved.method.goals
     )
+
+
+def _named(dataset: str | Path) -> str:
+    return dataset if isinstance(dataset, str) else str(dataset.expanduser().resolve())
+
+
+def prepare(
+    dataset: str | Path,
+    *,
+    raw: Path | str | None = None,
+    store: Path | str | None = None,
+    progress: bool = True,
+) -> Artifact:
+    """Fetch and convert a data set, as every run of it would; a later run finds it done.
+
+    Args:
+        dataset: A data set's name, or a folder of your own data.
+        raw: Folder of its raw files, if they are not to be downloaded.
+        store: Folder of artifacts; by default as in overall.yaml.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The prepared data: its folder, and a summary with counts, expected counts, warnings and fingerprint.
+    """
+    from llmbole.model import stages
+
+    class Preparation:
+        data = stages.prepare_data
+
+    defaults = load_yaml(properties_folder() / "overall.yaml")
+    options = {**defaults, "raw": raw, "store": str(store or defaults["store"]), "progress": progress}
+    settings, options["raw"] = identified_dataset(_named(dataset), options)
+    shelf = Store(Path(options["store"]))
+    whole = {"dataset": json.loads(json.dumps(settings))}
+    return execute(plan_stages(Preparation, whole, shelf, ("data",)), whole, shelf, options)["data"]
+
+
+def dataset_from_frames(
+    interactions: Any,  # noqa: ANN401 - a pandas DataFrame
+    items: Any,  # noqa: ANN401
+    *,
+    folder: Path | str,
+    name: str | None = None,
+    users: Any = None,  # noqa: ANN401
+    **card: Any,  # noqa: ANN401
+) -> Path:
+    """Write DataFrames as a folder of your own data, to be given to `run` as its data set.
+
+    Args:
+        interactions: Columns user_id and item_id, and perhaps rating and timestamp.
+        items: Columns item_id and title, and perhaps description, brand, categories and year.
+        folder: Where to write; made if it is not there.
+        name: What the data set is called in records; by default the folder's last part.
+        users: Column user_id and any others.
+        **card: What else stands in `dataset.yaml`: `words`, `rating`, `label`, `windows`, `filter`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: A table lacks a column.
+    """
+    from llmbole.data.convert.own import write_folder
+
+    given = {**({"name": name} if name else {}), **card}
+    return write_folder(Path(folder), {"interactions": interactions, "items": items, "users": users}, given)
 
 
 def _use_threads(threads: int | None) -> None:

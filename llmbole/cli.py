@@ -14,7 +14,7 @@ from llmbole.settings import SettingsError, close_name, parse_value
 logger = logging.getLogger(__name__)
 
 LISTS = ("models", "backbones", "datasets", "protocols", "experiments")
-SUBCOMMANDS = ("run", "plan", "list", "store", "verify", "render")
+SUBCOMMANDS = ("run", "plan", "data", "list", "store", "verify", "render")
 RUN_EPILOG = """settings:
   --backbone=NAME, --llm=NAME, --text_encoder=NAME, --protocol=NAME, --seed=N, --config_files=A.yaml,B.yaml
   and any setting of the model's yaml, nested with dots: --align.learning_rate=1e-3 --backbone.training=per_prefix
@@ -50,10 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Errors that say themselves what to do; anything else shows its traceback."""
+    from llmbole.data.convert.report import DataError
     from llmbole.pipeline.store import StoreError
     from llmbole.results import RecordError
 
-    return (SettingsError, StoreError, RecordError, FileNotFoundError)
+    return (SettingsError, DataError, StoreError, RecordError, FileNotFoundError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,11 +80,16 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--model", required=True, help="a method such as ALLMRec, or a RecBole model such as LightGCN"
         )
-        sub.add_argument("--dataset", required=True, help="a data set's name")
+        sub.add_argument("--dataset", required=True, help="a data set's name, or ./FOLDER of your own data")
         sub.add_argument(
             "--config_files", default="", help="yaml files over the model's defaults, separated by commas"
         )
         sub.set_defaults(takes_settings=True)
+    sub = add("data", _data, "fetch and convert a data set, as every run of it would")
+    sub.add_argument("what", choices=("prepare",))
+    sub.add_argument("dataset", help="a data set's name, or ./FOLDER of your own data")
+    sub.add_argument("--raw", default=None, help="folder of the raw files; by default they are downloaded")
+    sub.add_argument("--store", default=None, help="folder of artifacts; by default as in overall.yaml")
     sub = add("list", _list, "list names")
     sub.add_argument("what", choices=LISTS)
     sub = add("store", _store, "look at or clean the folder of artifacts")
@@ -192,6 +198,21 @@ def _plan(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     return 0
 
 
+def _data(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
+    from llmbole import api
+
+    made = api.prepare(parsed.dataset, raw=parsed.raw, store=parsed.store, progress=not parsed.quiet)
+    found = made.summary
+    for what in ("users", "items", "interactions"):
+        wanted = f", expected {found['expected'][what]:,}" if found["expected"] else ""
+        _say(f"{what:<13}{found[what]:>13,}{wanted}")
+    for warning in found["warnings"]:
+        _say(f"warning      {warning}")
+    _say(f"fingerprint  {found['fingerprint']}")
+    _say(f"where        {made.folder}")
+    return 0
+
+
 def _list(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     from llmbole import registry
     from llmbole.settings import properties_folder
@@ -200,6 +221,10 @@ def _list(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
         names = registry.method_names()
     elif parsed.what == "backbones":
         names = registry.recbole_names()
+    elif parsed.what == "datasets":
+        from llmbole.data import cards
+
+        names = [*cards.names(), *cards.template_names()]
     else:
         folder = properties_folder() / parsed.what.removesuffix("s")
         names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))

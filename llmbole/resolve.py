@@ -13,6 +13,7 @@ from typing import Any
 from llmbole import registry
 from llmbole.data import protocol as protocols
 from llmbole.data import source
+from llmbole.data.own import own_card, own_folder
 from llmbole.llm import identity
 from llmbole.settings import (
     SettingsError,
@@ -64,7 +65,7 @@ def resolve(
 
     Args:
         model: Name of a method or of a RecBole model.
-        dataset: Name of a data set.
+        dataset: Name of a data set, or a folder of the user's own data.
         overrides: Settings over the defaults, nested or with dotted keys.
         config_files: Yaml files to lay between the defaults and the overrides, in order.
 
@@ -75,8 +76,9 @@ def resolve(
         SettingsError: Some name, key or value is wrong; the message says which and what to do.
     """
     registry.check_name(model)
-    if dataset not in source.names():
-        raise SettingsError(f"unknown dataset {dataset!r}; {close_name(dataset, source.names())}")
+    dataset = _dataset_of(model, dataset)
+    if own_folder(dataset) is None:
+        source.card(dataset)
     files = [(str(file), load_yaml(Path(file))) for file in config_files]
     layers = [(where, nest(flatten(layer))) for where, layer in [*files, ("settings", dict(overrides or {}))]]
     defaults = _defaults(model, layers)
@@ -88,6 +90,38 @@ def resolve(
     return _identified(model, method, dataset, settings, _label(defaults, settings))
 
 
+def _dataset_of(model: str, dataset: str) -> str:
+    """The data set that a method means by a name: its yaml may hold `datasets`, short names of its own preparations."""
+    short = _own_yaml(model).get("datasets", {}) if registry.is_method(model) else {}
+    return str(short.get(dataset, dataset))
+
+
+def identified_dataset(dataset: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """A data set's settings with its fingerprint; raw files that are published are fetched if they are not there.
+
+    Args:
+        dataset: Its name, or a folder of the user's own data.
+        options: `raw`, `store` and `progress` of a run.
+
+    Returns:
+        The settings, and the folder of the raw files.
+
+    Raises:
+        SettingsError: There is no such data set.
+        DataError: Raw files are missing and can't be got, or are not the published ones.
+    """
+    cache = Path(options["store"]) / "raw"
+    folder = own_folder(dataset)
+    if folder is not None and options["raw"]:
+        raise SettingsError(
+            f"raw = {options['raw']!r}: the folder of {dataset!r} is the data set itself; leave raw out"
+        )
+    card = source.card(dataset) if folder is None else own_card(folder)
+    given = folder or (Path(options["raw"]) if options["raw"] else None)
+    raw = source.locate_raw(card, given, cache, progress=bool(options["progress"]))
+    return {**dataclasses.asdict(card), "fingerprint": source.fingerprint(card, raw, cache)}, str(raw)
+
+
 def _defaults(model: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """A model's defaults: overall.yaml, its own yaml, and what goes with the backbone and the LLM that the layers name.
 
@@ -95,7 +129,8 @@ def _defaults(model: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> di
     backbone of the pipeline `Conventional`.
     """
     own = _own_yaml(model if registry.is_method(model) else "Conventional")
-    own.pop("sweep", None)
+    for key in ("sweep", "datasets"):
+        own.pop(key, None)
     by_llm = own.pop("by_llm", {})
     defaults = {**load_yaml(properties_folder() / "overall.yaml"), **own}
     if not registry.is_method(model):
@@ -186,9 +221,7 @@ def _identified(model: str, method: Any, dataset: str, settings: dict[str, Any],
     """Settings in which data set, protocol, text encoder and LLM stand with their identities."""
     options = {key: settings[key] for key in OPTIONS}
     settings = {key: value for key, value in settings.items() if key not in OPTIONS}
-    card = source.card(dataset)
-    raw = source.locate_raw(card, Path(options["raw"]) if options["raw"] else None)
-    settings["dataset"] = {**dataclasses.asdict(card), "fingerprint": source.fingerprint(card, raw)}
+    settings["dataset"], options["raw"] = identified_dataset(dataset, options)
     settings["protocol"] = dataclasses.asdict(_protocol(method, settings["protocol"]))
     for part, spec_class in SPECIFICATIONS.items():
         if part in settings:

@@ -18,12 +18,14 @@ class ItemText:
     Attributes:
         title: Titles.
         description: Descriptions, empty where there is none.
+        brand: Who made it: a brand, an author, a shop; empty where there is none.
         categories: Categories, such as genres.
         year: Years, `None` where there is none.
     """
 
     title: tuple[str, ...]
     description: tuple[str, ...]
+    brand: tuple[str, ...]
     categories: tuple[tuple[str, ...], ...]
     year: tuple[int | None, ...]
 
@@ -55,6 +57,7 @@ class ItemText:
         return cls(
             title=("", *(table["title"][row] or "" for row in rows)),
             description=("", *(table["description"][row] or "" for row in rows)),
+            brand=("", *(table["brand"][row] or "" for row in rows)),
             categories=((), *(tuple(table["categories"][row] or ()) for row in rows)),
             year=(None, *(table["year"][row] for row in rows)),
         )
@@ -66,7 +69,7 @@ class ItemText:
         """Fill a template for every item.
 
         Args:
-            template: Text with `{title}`, `{description}`, `{categories}` (comma-separated) or `{year}` in it.
+            template: Text with `{title}`, `{description}`, `{brand}`, `{categories}` (comma-separated) or `{year}`.
             missing: Field to what stands in for an empty value; without it that is the empty string.
 
         Returns:
@@ -75,7 +78,7 @@ class ItemText:
         Raises:
             ValueError: The template or `missing` names a field that items do not have.
         """
-        fields = ("title", "description", "categories", "year")
+        fields = ("title", "description", "brand", "categories", "year")
         used = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
         for name in [*used, *(missing or {})]:
             if name not in fields:
@@ -85,6 +88,7 @@ class ItemText:
             values = {
                 "title": self.title[item],
                 "description": self.description[item],
+                "brand": self.brand[item],
                 "categories": ", ".join(self.categories[item]),
                 "year": "" if self.year[item] is None else str(self.year[item]),
             }

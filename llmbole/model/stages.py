@@ -23,22 +23,27 @@ POSITIONS_PER_BATCH = 2048
 def prepare_data(run: StageRun) -> Mapping[str, Any]:
     """Raw files -> RecBole atomic files and text tables."""
     from llmbole.data import source
+    from llmbole.data.own import card_in
 
-    card = source.card(run["dataset.name"])
-    raw = run.resources.get("raw")
-    summary = source.prepare(card, Path(raw) if raw else None, run.folder)
+    raw = Path(run.resources["raw"])  # the folder that the fingerprint was taken of
+    cache = Path(run.resources["store"]) / "raw"
+    card = card_in(run["dataset.name"], raw)
+    with run.progress(None, "line") as ticker:
+        summary = source.prepare(card, raw, run.folder, ticker, cache)
     did = f"{summary['users']} users, {summary['items']} items, {summary['interactions']} interactions of {card.title}"
     return {**summary, "did": did}
 
 
-@stage(makes="split", needs=("data",), uses=("dataset.name", "protocol"))
+@stage(makes="split", needs=("data",), uses=("dataset.name", "dataset.label", "dataset.windows", "protocol"))
 def freeze_split(run: StageRun, data: Artifact) -> Mapping[str, Any]:
     """Interactions -> training, validation and test parts with frozen candidates, checked for leaks."""
-    from llmbole.data import leak, source, splits
+    from llmbole.data import leak, splits
     from llmbole.data import protocol as protocols
+    from llmbole.data.own import card_in
 
     protocol = protocols.protocol(run["protocol"]["name"])
-    summary = splits.freeze(protocol, source.card(run["dataset.name"]), data.folder, run.folder)
+    card = card_in(run["dataset.name"], data.folder)
+    summary = splits.freeze(protocol, card, data.folder, run.folder)
     problems = leak.check(splits.load(run.folder), protocol)
     if problems:
         raise ValueError("the split leaks:\n" + "\n".join(problems))

@@ -75,11 +75,11 @@ class StageRun:
             self.counters[name] = self.counters.get(name, 0) + int(value)
 
     @contextmanager
-    def progress(self, total: int, unit: str = "it") -> Iterator[Ticker]:
+    def progress(self, total: int | None, unit: str = "it") -> Iterator[Ticker]:
         """A progress bar for this stage.
 
         Args:
-            total: Units of work in all.
+            total: Units of work in all; `None` if that is not known.
             unit: What one unit is, for the rate.
 
         Yields:

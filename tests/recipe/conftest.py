@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llmbole.data import source
+from llmbole.data import cards as dataset_cards
 
 USERS = 40
 NAME = "ml-slice"
@@ -29,7 +29,7 @@ def raw_slice(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def cards(tmp_path_factory) -> Path:
     """A folder of data set cards that holds the slice's, made from ml-100k's."""
-    card = yaml.safe_load((source._folder() / "ml-100k.yaml").read_text(encoding="utf-8"))
+    card = yaml.safe_load((dataset_cards._folder() / "ml-100k.yaml").read_text(encoding="utf-8"))
     card |= {"name": NAME, "title": "a slice of MovieLens-100K"}
     card["source"] = {
         "kind": "folder",
@@ -51,7 +51,7 @@ def run(raw_slice, cards, shared, monkeypatch):
     """`llmbole.run` on the slice, short: `run("ALLMRec", {"align.epochs": 2})`."""
     import llmbole
 
-    monkeypatch.setattr(source, "_folder", lambda: cards)
+    monkeypatch.setattr(dataset_cards, "_folder", lambda: cards)
 
     def short(model, settings=None, folder=shared, **more):
         own = {

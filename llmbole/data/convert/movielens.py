@@ -17,7 +17,7 @@ from llmbole.data.convert.write import ITEM_COLUMNS, MISSING, AtomicFile, Table
 if TYPE_CHECKING:
     from llmbole.data.source import DatasetCard, Rating
 
-VERSION = 1
+VERSION = 2
 
 INTERACTION_FIELDS = ("user_id:token", "item_id:token", "rating:float", "timestamp:float")
 ITEM_FIELDS = ("item_id:token", "movie_title:token_seq", "release_year:token", "class:token_seq")
@@ -114,6 +114,7 @@ def _items(file: Path, folder: Path, items: dict[str, None], report: Report) -> 
                     "item_id": item,
                     "title": title,
                     "description": "",
+                    "brand": "",
                     "categories": genres.split(),
                     "year": int(year) if year.isdigit() else None,
                 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ ITEM_COLUMNS = {
     "item_id": "text",
     "title": "text",
     "description": "text",
+    "brand": "text",
     "categories": "texts",
     "year": "number",
 }
@@ -42,6 +43,10 @@ class AtomicFile:
     def write(self, row: Sequence[str]) -> None:
         """Append one row."""
         self._writer.writerow(row)
+
+    def write_all(self, rows: Iterable[Sequence[object]]) -> None:
+        """Append many rows."""
+        self._writer.writerows(rows)
 
     def __enter__(self) -> AtomicFile:
         return self
