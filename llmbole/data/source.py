@@ -67,7 +67,6 @@ def _identity(card: DatasetCard, raw: Path, cache: Path | None) -> dict[str, Any
     return {
         "files": file_hashes(card, raw, cache),
         "filter": kept,
-        "rating": asdict(card.rating),
         "converter": card.converter,
         "version": converter(card).VERSION,
     }

@@ -43,6 +43,7 @@ class Columns:
         self.rows = 0
         self._folder, self._low, self._high = folder, low, high
         self._pending: dict[str, array[Any]] = {name: array(code) for name, (code, _) in TYPES.items()}
+        self._appends = tuple(values.append for values in self._pending.values())
         self._files = {name: (folder / name).open("wb") for name in TYPES}
 
     def add(self, user: str, item: str, rating: float, time: float, line: int) -> str | None:
@@ -69,12 +70,12 @@ class Columns:
                     return f"{name} id {value!r} reads as a missing value"
             user_number = self.users.setdefault(user, len(self.users))
             item_number = self.items.setdefault(item, len(self.items))
-        pending = self._pending
-        pending["user"].append(user_number)
-        pending["item"].append(item_number)
-        pending["rating"].append(rating)
-        pending["time"].append(time)
-        pending["line"].append(line)
+        add_user, add_item, add_rating, add_time, add_line = self._appends
+        add_user(user_number)
+        add_item(item_number)
+        add_rating(rating)
+        add_time(time)
+        add_line(line)
         self.rows += 1
         if not self.rows % ROWS_PER_CHUNK:
             self._flush()

@@ -17,7 +17,7 @@ from llmbole.data.convert.write import ITEM_COLUMNS, MISSING, AtomicFile, Table
 if TYPE_CHECKING:
     from llmbole.data.source import DatasetCard, Rating
 
-VERSION = 2
+VERSION = 1
 
 INTERACTION_FIELDS = ("user_id:token", "item_id:token", "rating:float", "timestamp:float")
 ITEM_FIELDS = ("item_id:token", "movie_title:token_seq", "release_year:token", "class:token_seq")

@@ -146,3 +146,13 @@ def test_short_names_of_methods_are_names_of_cards():
 def test_the_fingerprint_tells_variants_apart(reviews, tmp_path):
     paper, code = source.card("allmrec-beauty"), source.card("allmrec-beauty@official_code")
     assert source.fingerprint(paper, tmp_path) != source.fingerprint(code, tmp_path)
+
+
+def test_the_page_of_data_sets_lists_them_all_with_their_counts():
+    page = (cards.properties_folder().parent / "docs" / "datasets.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert list(rows) == [*NAMES, *cards.template_names()]
+    for name in NAMES:
+        expected = source.card(name).expected
+        counts = " | ".join(f"{count:,}" for count in vars(expected).values()) if expected else "- | - | -"
+        assert f"| {counts} |" in rows[name]
