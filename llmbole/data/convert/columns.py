@@ -65,8 +65,14 @@ class Columns:
             return f"timestamp {time!r} is no time"
         user_number, item_number = self.users.get(user), self.items.get(item)
         if user_number is None or item_number is None:
-            for name, value in (("user", user), ("item", item)):
-                if not isinstance(value, str) or value in MISSING or value != value.strip():
+            ids: tuple[tuple[str, object], ...] = (
+                ("user", user),
+                ("item", item),
+            )  # parsed JSON may hold numbers
+            for name, value in ids:
+                if not isinstance(value, str):
+                    return f"{name} id {value!r} is no text"
+                if value in MISSING:
                     return f"{name} id {value!r} reads as a missing value"
             user_number = self.users.setdefault(user, len(self.users))
             item_number = self.items.setdefault(item, len(self.items))
