@@ -26,7 +26,7 @@ from llmbole.data.loader import train_loader
 from llmbole.data.protocol import protocol
 from llmbole.data.split import Split, freeze
 from llmbole.model import cf
-from llmbole.model.evaluation import Session, open_split, recbole_settings
+from llmbole.model.session import Session, open_split, recbole_settings
 from llmbole.trainer.all_positions import AllPositionsLoader, causal_model, loss_function
 from llmbole.trainer.trainer import Trainer
 

@@ -100,7 +100,7 @@ def own(model: str, settings: Mapping[str, Any], seed: int, workspace: Path) -> 
     from llmbole.data.protocol import protocol
     from llmbole.data.split import Split, freeze
     from llmbole.model import cf
-    from llmbole.model.evaluation import open_split
+    from llmbole.model.session import open_split
     from llmbole.trainer.trainer import Trainer
 
     card, rules = source.card("ml-100k"), protocol("loo_full")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -118,17 +119,57 @@ def prepare(
     Returns:
         The prepared data: its folder, and a summary with counts, expected counts, warnings and fingerprint.
     """
+    return _before_models(dataset, raw, store, progress, {})["data"]
+
+
+def check(
+    dataset: str | Path,
+    protocol_name: str,
+    *,
+    raw: Path | str | None = None,
+    store: Path | str | None = None,
+    progress: bool = True,
+) -> tuple[Artifact, list[str]]:
+    """Split a data set as every run under a protocol would, and look for leaks in what is stored.
+
+    Args:
+        dataset: A data set's name, or a folder of your own data.
+        protocol_name: A protocol's name.
+        raw: Folder of its raw files, if they are not to be downloaded.
+        store: Folder of artifacts; by default as in overall.yaml.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The frozen split, and a sentence for each leak.
+    """
+    from llmbole.data import leak, splits
+
+    rules = protocol(protocol_name)
+    made = _before_models(dataset, raw, store, progress, {"protocol": dataclasses.asdict(rules)})
+    return made["split"], leak.check(splits.load(made["split"].folder), rules)
+
+
+def _before_models(
+    dataset: str | Path,
+    raw: Path | str | None,
+    store: Path | str | None,
+    progress: bool,
+    more: dict[str, Any],
+) -> Mapping[str, Artifact]:
+    """The stages before any model: prepared data, and if a protocol is among the settings the split."""
     from llmbole.model import stages
 
     class Preparation:
         data = stages.prepare_data
+        split = stages.freeze_split
 
     defaults = load_yaml(properties_folder() / "overall.yaml")
     options = {**defaults, "raw": raw, "store": str(store or defaults["store"]), "progress": progress}
     settings, options["raw"] = identified_dataset(_named(dataset), options)
     shelf = Store(Path(options["store"]))
-    whole = {"dataset": json.loads(json.dumps(settings))}
-    return execute(plan_stages(Preparation, whole, shelf, ("data",)), whole, shelf, options)["data"]
+    whole = json.loads(json.dumps({"dataset": settings, **more}))
+    goals = ("split",) if "protocol" in more else ("data",)
+    return execute(plan_stages(Preparation, whole, shelf, goals), whole, shelf, options)
 
 
 def dataset_from_frames(

@@ -14,7 +14,7 @@ from llmbole.settings import SettingsError, close_name, parse_value
 logger = logging.getLogger(__name__)
 
 LISTS = ("models", "backbones", "datasets", "protocols", "experiments")
-SUBCOMMANDS = ("run", "plan", "data", "list", "store", "verify", "render")
+SUBCOMMANDS = ("run", "plan", "data", "check", "list", "store", "verify", "render")
 RUN_EPILOG = """settings:
   --backbone=NAME, --llm=NAME, --text_encoder=NAME, --protocol=NAME, --seed=N, --config_files=A.yaml,B.yaml
   and any setting of the model's yaml, nested with dots: --align.learning_rate=1e-3 --backbone.training=per_prefix
@@ -88,6 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("data", _data, "fetch and convert a data set, as every run of it would")
     sub.add_argument("what", choices=("prepare",))
     sub.add_argument("dataset", help="a data set's name, or ./FOLDER of your own data")
+    sub.add_argument("--raw", default=None, help="folder of the raw files; by default they are downloaded")
+    sub.add_argument("--store", default=None, help="folder of artifacts; by default as in overall.yaml")
+    sub = add(
+        "check", _check, "split a data set under a protocol and look for leaks; exit status 1 if there is one"
+    )
+    sub.add_argument("--dataset", required=True, help="a data set's name, or ./FOLDER of your own data")
+    sub.add_argument("--protocol", required=True, help="a protocol's name")
     sub.add_argument("--raw", default=None, help="folder of the raw files; by default they are downloaded")
     sub.add_argument("--store", default=None, help="folder of artifacts; by default as in overall.yaml")
     sub = add("list", _list, "list names")
@@ -211,6 +218,21 @@ def _data(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     _say(f"fingerprint  {found['fingerprint']}")
     _say(f"where        {made.folder}")
     return 0
+
+
+def _check(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
+    from llmbole import api
+
+    made, problems = api.check(
+        parsed.dataset, parsed.protocol, raw=parsed.raw, store=parsed.store, progress=not parsed.quiet
+    )
+    for name, value in made.summary.items():
+        if name not in ("did", "leaks"):
+            _say(f"{name:<14}{value}")
+    for problem in problems:
+        _say(f"leak          {problem}")
+    _say(f"{len(problems)} leak{'' if len(problems) == 1 else 's'}")
+    return 1 if problems else 0
 
 
 def _list(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:

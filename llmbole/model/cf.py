@@ -22,7 +22,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import init_seed
 
 if TYPE_CHECKING:
-    from llmbole.model.evaluation import Session
+    from llmbole.model.session import Session
 
 logger = logging.getLogger(__name__)
 

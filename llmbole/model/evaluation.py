@@ -1,169 +1,27 @@
-"""Leaves of evaluation: a model's data under a protocol, and its test scores with the values of each user."""
+"""Leaves of evaluation: test scores with the values of each user, or of each row."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from llmbole import registry
-from llmbole.config import Config
-from llmbole.data import splits
-from llmbole.data.dataset import make_dataset
-from llmbole.data.loader import evaluation_loader, train_loader
 from llmbole.data.pairs import PairSplit
-from llmbole.data.protocol import Protocol, protocol
-from llmbole.data.split import Split
-from llmbole.data.split_dataset import PairLoader, make_split_dataset, reads_all_rows
 from llmbole.evaluator import lists, row_values
 from llmbole.evaluator.collector import Evaluator
 from llmbole.model import grouping, ranking
 from llmbole.model.base import LLMRecommender
+from llmbole.model.session import Session, open_session
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.store import Artifact
-from llmbole.settings import SettingsError
 from llmbole.trainer.trainer import Trainer
 
 PER_USER_FILE = "per_user.npz"
 ROWS_FILE = "rows.npz"
 LISTS_PER_BATCH = 64
-
-
-ONE_NEGATIVE = {
-    "distribution": "uniform",
-    "sample_num": 1,
-    "alpha": 1.0,
-    "dynamic": False,
-    "candidate_num": 0,
-}
-"""Training of models that predict labels where a ranking has positives only: one random item for each."""
-
-
-def _learns_labels(model: str | type) -> bool:
-    return registry.learns_labels(model if isinstance(model, str) else model.__name__)
-
-
-@dataclass(frozen=True)
-class Session:
-    """A model's settings and data, split as the protocol says.
-
-    Attributes:
-        config: RecBole's settings.
-        dataset: All interactions.
-        parts: RecBole's training, validation and test data sets.
-        split: The frozen split, whose ids are RecBole's.
-        protocol: What is ranked.
-    """
-
-    config: Config
-    dataset: Any
-    parts: tuple[Any, Any, Any]
-    split: Split | PairSplit
-    protocol: Protocol
-
-    def loader(self, phase: str) -> Any:  # noqa: ANN401 - RecBole's or this project's loader
-        """The evaluation loader of `valid` or `test`; only the one asked for is built."""
-        part = self.parts[1 if phase == "valid" else 2]
-        if isinstance(self.split, PairSplit):
-            return PairLoader(self.config, part, training=False)
-        return evaluation_loader(self.config, self.dataset, part, self.split.phase(phase), self.protocol)
-
-    def train_loader(self) -> Any:  # noqa: ANN401 - RecBole's or this project's loader
-        """The training loader of models that learn row by row."""
-        if isinstance(self.split, PairSplit):
-            return PairLoader(self.config, self.parts[0], training=True)
-        return train_loader(self.config, self.parts[0])
-
-    @property
-    def ranking_split(self) -> Split:
-        """The split, where users have targets to rank; under other tasks it is a SettingsError."""
-        if isinstance(self.split, PairSplit):
-            raise SettingsError(f"{self.protocol.name} labels pairs; there is nothing to rank")
-        return self.split
-
-
-def open_session(
-    run: StageRun,
-    data: Artifact,
-    split: Artifact,
-    model: str | type,
-    settings: Mapping[str, Any] | None = None,
-) -> Session:
-    """Build a model's RecBole data under the run's protocol.
-
-    Args:
-        run: The stage; it must declare `protocol`, `dataset.name` and `seed`.
-        data: Prepared data.
-        split: Frozen split.
-        model: Name of a RecBole model, or a model class.
-        settings: RecBole settings of the model.
-
-    Returns:
-        The session.
-    """
-    rules = protocol(run["protocol"]["name"])
-    sampled = (
-        {"train_neg_sample_args": ONE_NEGATIVE} if rules.task == "ranking" and _learns_labels(model) else {}
-    )
-    config = Config(
-        model,
-        run["dataset.name"],
-        data.folder,
-        {**recbole_settings(rules), **sampled, **(settings or {})},
-        device=run.resources.get("device", "auto"),
-        seed=run.seed,
-    )
-    return open_split(config, splits.load(split.folder), rules)
-
-
-def open_split(config: Config, split: Split | PairSplit, rules: Protocol) -> Session:
-    """A model's data, whose rows are a split's.
-
-    Args:
-        config: RecBole's settings of the model.
-        split: The frozen split.
-        rules: The protocol it follows.
-
-    Returns:
-        The session.
-    """
-    if isinstance(split, Split) and reads_all_rows(config):
-        dataset = make_dataset(config, rules.order, split if rules.split == "time_then_last" else None)
-    else:
-        dataset = make_split_dataset(config, split)
-    return Session(config, dataset, tuple(dataset.build()), split, rules)
-
-
-def recbole_settings(rules: Protocol) -> dict[str, Any]:
-    """A protocol in RecBole's words.
-
-    For context-aware models RecBole has settings of its own, and more for ml-100k, that label rows by rating and draw
-    no negatives; the protocol decides instead.
-    """
-    parts = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user"}
-    metrics = [{"HIT": "Hit"}.get(metric, metric) for metric in rules.metrics]
-    if rules.task != "ranking":
-        return {
-            "eval_args": {**parts, "mode": "labeled"},
-            "metrics": metrics,
-            "valid_metric": rules.selection,
-            "train_neg_sample_args": None,
-            "threshold": None,
-        }
-    return {
-        "threshold": None,
-        "eval_args": {**parts, "mode": "full"},
-        "metrics": [
-            *metrics,
-            *(["ItemCoverage"] if rules.catalogue else []),
-        ],  # it makes RecBole keep the lists
-        "topk": list(rules.topk),
-        "valid_metric": rules.selection.replace("HIT", "Hit"),
-    }
 
 
 class Ticking:

@@ -57,11 +57,12 @@ def freeze_split(run: StageRun, data: Artifact) -> Mapping[str, Any]:
 @stage(makes="backbone", needs=("data", "split"), uses=("dataset.name", "protocol", "backbone", "seed"))
 def train_backbone(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
     """Train the conventional recommender, stopped early on validation data."""
-    from llmbole.model import cf, evaluation, training
+    from llmbole.model import cf, training
+    from llmbole.model.session import open_session
 
     training.seed_everything(run.seed)
     name, own = _backbone_settings(run)
-    session = evaluation.open_session(run, data, split, name, own)
+    session = open_session(run, data, split, name, own)
     with run.progress(int(session.config["epochs"]), "epoch") as ticker:
         summary = cf.train_backbone(session, run["backbone.training"], run.folder, run.workspace, ticker)
     run.count(trainable_parameters=summary["parameters"])
@@ -204,10 +205,11 @@ def title_choice(run: StageRun, data: Artifact, split: Artifact, *, user: bool, 
 
 def open_backbone(run: StageRun, data: Artifact, split: Artifact, backbone: Artifact) -> Backbone:
     """The trained conventional recommender with its settings and data."""
-    from llmbole.model import cf, evaluation
+    from llmbole.model import cf
+    from llmbole.model.session import open_session
 
     name, own = _backbone_settings(run)
-    return cf.load_backbone(evaluation.open_session(run, data, split, name, own), backbone.folder)
+    return cf.load_backbone(open_session(run, data, split, name, own), backbone.folder)
 
 
 def llm_spec(run: StageRun) -> Any:  # noqa: ANN401 - an LLMSpec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pandas
 import pyarrow.parquet
 import pytest
@@ -140,6 +141,20 @@ def test_a_run_finds_what_the_command_prepared(folder, tmp_path, capsys):
     steps = llmbole.api.plan("SASRec", folder, store=store)
     assert [(step.stage.makes, step.cached) for step in steps][0] == ("data", True)
     assert where.endswith(steps[0].key)
+
+
+def test_the_leak_check_is_a_command(tmp_path, capsys):
+    store = f"--store={tmp_path / 'store'}"
+    assert main(["check", "--dataset=ml-100k", "--protocol=unified_ctr", store, "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "test_rows     10000\n" in printed and printed.endswith("0 leaks\n")
+    labels = next((tmp_path / "store" / "artifacts").glob("*/test_labels.npy"))
+    array = np.load(labels)
+    array[0] = 1 - array[0]
+    np.save(labels, array)
+    assert main(["check", "--dataset=ml-100k", "--protocol=unified_ctr", store, "--quiet"]) == 0  # made again
+    assert main(["check", "--dataset=ml-100k", "--protocol=unified_crt", store]) == 2
+    assert "did you mean 'unified_ctr'" in capsys.readouterr().err
 
 
 def test_the_command_shows_expected_counts_and_mistakes(tmp_path, capsys):
