@@ -244,10 +244,10 @@ def _pinned(spec: identity.LLMSpec | identity.EncoderSpec) -> dict[str, Any]:
 
 
 def _protocol(method: Any, name: str) -> protocols.Protocol:  # noqa: ANN401 - a class
-    if name not in protocols.names():
-        raise SettingsError(f"unknown protocol {name!r}; {close_name(name, protocols.names())}")
-    if name not in method.protocols:
+    found = protocols.protocol(name)
+    base = name.partition("@")[0]
+    if base not in method.protocols:
         raise SettingsError(
-            f"{method.__name__} has no protocol {name!r}; it runs under {', '.join(method.protocols)}"
+            f"{method.__name__} has no protocol {base!r}; it runs under {', '.join(method.protocols)}"
         )
-    return protocols.protocol(name)
+    return found

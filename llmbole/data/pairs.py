@@ -212,6 +212,8 @@ def freeze(protocol: Protocol, card: DatasetCard, data_folder: Path, folder: Pat
     found = read(data_folder / f"{card.name}.inter", protocol.order)
     labels = _labels(protocol, card, found)  # [N]
     membership = _membership(protocol, card, found)  # [N]
+    if protocol.scenario is not None:
+        membership[~protocol.scenario.trained(found)[found.users] & (membership < 2)] = -1
     shown = np.flatnonzero(labels == 1) if protocol.history == "positives" else np.arange(len(found.items))
     history_counts = np.bincount(found.users[shown], minlength=len(found.user_tokens))
     order = global_order(found)

@@ -5,11 +5,13 @@ A protocol is one yaml in `properties/protocol/`. The split it makes is an artif
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from llmbole.data.scenario import Scenario
 from llmbole.settings import SettingsError, build, close_name, load_yaml, properties_folder
 
 
@@ -105,6 +107,7 @@ class Protocol:
         report: Metrics that records and tables show, the first one leading; all of them if none is named.
         catalogue: Whether the record says what the lists of a full ranking show of the catalogue: coverage, Gini
             coefficient, average popularity.
+        scenario: Who is left out of training; it stands behind the name, as in `loo_rank20@few_shot-128`.
         groups: Names of the groups of users or rows whose metrics stand in the record, see `llmbole.evaluator.groups`.
     """
 
@@ -123,9 +126,16 @@ class Protocol:
     topk: tuple[int, ...] = ()
     report: tuple[str, ...] = ()
     catalogue: bool = False
+    scenario: Scenario | None = None
     groups: tuple[
         Literal[
-            "items_by_warmth", "rows_by_warmth", "cold_users", "popularity", "history_length", "confidence"
+            "items_by_warmth",
+            "rows_by_warmth",
+            "cold_users",
+            "popularity",
+            "history_length",
+            "confidence",
+            "training_users",
         ],
         ...,
     ] = ()
@@ -213,18 +223,22 @@ def protocol(name: str) -> Protocol:
     """The protocol of a name.
 
     Args:
-        name: The yaml's name.
+        name: The yaml's name, and perhaps a scenario behind it: `loo_rank20@few_shot-128`, `loo_rank20@cold_users`.
 
     Returns:
         The protocol.
 
     Raises:
-        SettingsError: There is no protocol of that name, or its yaml is wrong.
+        SettingsError: There is no protocol or scenario of that name, or its yaml is wrong.
     """
-    if name not in names():
-        raise SettingsError(f"unknown protocol {name!r}; {close_name(name, names())}")
-    file = _folder() / f"{name}.yaml"
+    base, at, scenario = name.partition("@")
+    if base not in names():
+        raise SettingsError(f"unknown protocol {base!r}; {close_name(base, names())}")
+    file = _folder() / f"{base}.yaml"
     found = build(Protocol, load_yaml(file), str(file))
-    if found.name != name:
-        raise SettingsError(f"{file}: name is {found.name!r}; it must be the file's name, {name!r}")
-    return found
+    if found.name != base:
+        raise SettingsError(f"{file}: name is {found.name!r}; it must be the file's name, {base!r}")
+    if not at:
+        return found
+    groups = (*found.groups, "training_users")
+    return dataclasses.replace(found, name=name, scenario=Scenario.parse(scenario), groups=groups)

@@ -218,6 +218,10 @@ def _split(protocol: Protocol, card: DatasetCard, found: Interactions) -> Split:
         train_ends, held = _last_two(found)
     else:
         train_ends, held = _last_in_time(found, protocol)
+    if protocol.scenario is not None:
+        trained = protocol.scenario.trained(found)  # [n_users]
+        train_ends = np.where(trained, train_ends, found.offsets[:-1])
+        held["valid"] = held["valid"][trained[found.users[held["valid"]]]]
     phases = {}
     for name in PHASES:
         positions = held[name]

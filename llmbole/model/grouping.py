@@ -78,9 +78,15 @@ def _groups(
         "cold_users": lambda: groups.cold_users(users, counts["all"]),
         "popularity": lambda: groups.popularity_bins(items, counts["item"]),
         "history_length": lambda: groups.history_bins(users, counts["user"]),
+        "training_users": lambda: _training_users(users, counts["user"]),
         "confidence": lambda: [] if probabilities is None else groups.confidence_thirds(probabilities),
     }
     return [group for name in names for group in makers[name]()]
+
+
+def _training_users(users: np.ndarray, counts: np.ndarray) -> list[Group]:
+    known = counts[users] > 0
+    return [Group("training_users", known), Group("new_users", ~known)]
 
 
 def _present(summary: Mapping[str, Mapping[str, int | float | None]]) -> GroupMetrics:

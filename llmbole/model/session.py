@@ -127,7 +127,9 @@ def open_split(config: Config, split: Split | PairSplit, rules: Protocol) -> Ses
             users if sequential else users * split.n_items
         )  # RecBole counts differently
     if isinstance(split, Split) and reads_all_rows(config):
-        dataset = make_dataset(config, rules.order, split if rules.split == "time_then_last" else None)
+        dataset = make_dataset(
+            config, rules.order, split if rules.scenario or rules.split != "leave_one_out" else None
+        )
     else:
         dataset = make_split_dataset(config, split)
     return Session(config, dataset, tuple(dataset.build()), split, rules)

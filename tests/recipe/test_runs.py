@@ -179,3 +179,12 @@ def test_groups_of_a_ranking_average_to_the_metric(run):
     assert total == record.extra["users"]
     mean = sum(each["count"] * each.get("HIT@1", 0.0) for each in bins) / total
     assert mean == pytest.approx(record.metrics["HIT@1"])
+
+
+def test_a_scenario_is_a_protocol_of_its_own_with_groups_of_new_users(run):
+    result = run("SASRec", protocol="loo_rank20@few_shot-20")
+    assert result.record.protocol.name == "loo_rank20@few_shot-20"
+    groups = result.record.group_metrics
+    assert groups["training_users"]["count"] == 20
+    assert groups["new_users"]["count"] == 20
+    assert "loo_rank20@few_shot-20" in str(result.path)
