@@ -18,10 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas
 
 import llmbole
-from llmbole.data import cards, own, source
+from llmbole.data import cards, leak, own, source, splits
+from llmbole.data.pairs import PairSplit
+from llmbole.data.protocol import protocol
+from llmbole.evaluator.per_user import per_user_auc
 
 PHASES = ("train", "valid", "test")
 
@@ -104,6 +108,7 @@ def ml_1m(data: Path, work: Path) -> None:
     convert(cards.card("collm-ml-1m"), raw, folder)
     if (data / "ml-1m-collm").is_dir():
         compare_collm(folder, data / "ml-1m-collm")
+        users_of_uauc(data / "ml-1m-collm")
 
 
 def lines(file: Path) -> Iterator[dict[str, Any]]:
@@ -113,21 +118,41 @@ def lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def ours(folder: Path) -> pandas.DataFrame:
-    """Our interactions with phase, label, title, and the number of the user's positives before each."""
-    card = cards.card("collm-ml-1m")
-    assert card.windows and card.label
-    rows = pandas.read_csv(
-        folder / "collm-ml-1m.inter", sep="\t", dtype={"user_id:token": str, "item_id:token": str}
-    )
-    rows.columns = ["user", "item", "rating", "timestamp"]
-    titles = pandas.read_parquet(folder / "items.parquet").set_index("item_id")["title"]
-    rows["title"] = rows["item"].map(titles)
-    rows["label"] = (rows["rating"] >= card.label.positive_from).astype(int)
-    rows["phase"] = ""
+    """Rows of the protocol `temporal_collm`: phase, user, time, label, title, and titles of the history."""
+    card, rules = cards.card("collm-ml-1m"), protocol("temporal_collm")
+    place = folder / "split"
+    place.mkdir()
+    splits.freeze(rules, card, folder, place)
+    split = splits.load(place)
+    assert isinstance(split, PairSplit)
+    problems = leak.check(split, rules)
+    print(f"  split {split.hash[:12]}, {len(problems)} leaks")
+    titles = pandas.read_parquet(folder / "items.parquet").set_index("item_id")["title"].str.strip()
+    named = np.array(["", *titles[split.item_tokens[1:]]], dtype=object)
+    parts = []
     for phase in PHASES:
-        since, until = (pandas.Timestamp(day, tz="UTC").timestamp() for day in getattr(card.windows, phase))
-        rows.loc[(rows["timestamp"] >= since) & (rows["timestamp"] < until), "phase"] = phase
-    return rows
+        part = split.part(phase)
+        columns = {
+            "user": part.users,
+            "timestamp": part.timestamps.astype(int),
+            "label": part.labels.astype(int),
+        }
+        history = [named[part.history(row)].tolist() for row in range(len(part))]
+        parts.append(
+            pandas.DataFrame({**columns, "title": named[part.items], "phase": phase, "history": history})
+        )
+    return pandas.concat(parts, ignore_index=True)
+
+
+def users_of_uauc(published: Path) -> None:
+    """How many users and rows of the published test set UAUC counts: 224 of 320, 6,952 of 7,331."""
+    rows = list(lines(published / "test.jsonl.gz"))
+    users, labels = (np.array([row[name] for row in rows]) for name in ("uid", "label"))
+    counted, _ = per_user_auc(users, labels, np.zeros(len(rows)))
+    inside = int(np.isin(users, counted).sum())
+    print(
+        f"  UAUC counts {len(counted)} of {len(set(users))} users, {inside:,} of {len(rows):,} rows of the test set"
+    )
 
 
 def compare_collm(folder: Path, published: Path) -> None:
@@ -142,7 +167,7 @@ def compare_collm(folder: Path, published: Path) -> None:
     )
     mine = ours(folder)
     keys = ["timestamp", "title", "label", "phase"]
-    mine["title"], theirs["title"] = mine["title"].str.strip(), theirs["title"].str.strip()
+    theirs["title"] = theirs["title"].str.strip()
     known: defaultdict[tuple[int, str], set[int]] = defaultdict(set)
     for uid, timestamp, title in theirs[["uid", "timestamp", "title"]].itertuples(index=False):
         known[int(timestamp), title].add(uid)
@@ -181,22 +206,14 @@ def compare_histories(mine: pandas.DataFrame, theirs: pandas.DataFrame, names: d
         for row in theirs.itertuples(index=False)
     }
     exact = as_sets = total = 0
-    ordered = mine.sort_values("timestamp", kind="stable")
-    for user, rows in ordered.groupby("user"):
-        if user not in names:
-            continue
-        before: list[tuple[int, str]] = []
+    for user, rows in mine.groupby("user"):
         for row in rows.itertuples(index=False):
-            theirs_here = published.get((names[user], row.timestamp, row.title))
+            theirs_here = published.get((names.get(user), row.timestamp, row.title))
             if theirs_here is not None:
                 total += 1
-                here = [title for _, title in before]
-                exact += here == theirs_here
-                earlier = {title for time, title in before if time < row.timestamp}
+                exact += row.history == theirs_here
                 tied = set(rows.loc[rows["timestamp"] == row.timestamp, "title"])
-                as_sets += earlier <= set(theirs_here) | tied and set(theirs_here) <= earlier | tied
-            if row.label:
-                before.append((row.timestamp, row.title))
+                as_sets += set(row.history) - tied == set(theirs_here) - tied
     print(
         f"  histories of positives equal: {exact:,} of {total:,}; equal but for rows of one second: {as_sets:,}"
     )
