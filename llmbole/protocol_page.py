@@ -59,7 +59,9 @@ def _asked(rules: Protocol) -> str:
         return text if rules.labels.seed is None else f"{text} (seed {rules.labels.seed})"
     assert rules.candidates is not None  # checked by Protocol
     known = {"recbole": "general models: without the history", "excluded": "without the history"}
-    return f"target among all items, {known[rules.candidates.known]}"
+    text = f"target among all items, {known[rules.candidates.known]}"
+    retriever = rules.candidates.retriever
+    return text if retriever is None else f"{text}; re-rankers: {retriever.number} items of {retriever.model}"
 
 
 def _metrics(rules: Protocol) -> str:

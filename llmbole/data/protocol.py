@@ -16,6 +16,27 @@ from llmbole.settings import SettingsError, build, close_name, load_yaml, proper
 
 
 @dataclass(frozen=True)
+class Retriever:
+    """A conventional model whose best items are handed to methods that re-rank a list.
+
+    Attributes:
+        model: A RecBole model.
+        number: Items per user.
+        seed: Seed of its training and of the order in which its items are shown, the protocol's own.
+    """
+
+    model: str
+    number: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.number < 2 or self.seed < 0:
+            raise ValueError(
+                f"number = {self.number}, seed = {self.seed}: at least 2 items and a seed of at least 0"
+            )
+
+
+@dataclass(frozen=True)
 class Candidates:
     """What the target is ranked among.
 
@@ -25,12 +46,14 @@ class Candidates:
         seed: Seed of the draw, the protocol's own.
         known: Whether a full ranking holds items of the user's history. `recbole`: as RecBole does it, it does for
             sequential models and does not for others. `excluded`: it does not, whatever the model.
+        retriever: Under a full ranking, who picks the items that methods rank which can't rank all of them.
     """
 
     kind: Literal["frozen", "full"]
     negatives: int = 0
     seed: int | None = None
     known: Literal["recbole", "excluded"] = "recbole"
+    retriever: Retriever | None = None
 
     def __post_init__(self) -> None:
         problems = []
@@ -42,6 +65,8 @@ class Candidates:
             problems.append(
                 "negatives and seed are for frozen candidates; a full ranking draws nothing, remove them"
             )
+        if self.retriever is not None and (self.kind != "full" or self.known != "excluded"):
+            problems.append("a retriever is for a full ranking whose known items are excluded; remove it")
         if problems:
             raise ValueError("\n".join(problems))
 

@@ -71,7 +71,7 @@ class ALLMRec(LLMRecommender):
         users: Gives user representations when scoring; training rows carry their own.
     """
 
-    protocols = ("loo_rank20",)
+    protocols = ("loo_rank20", "unified_rank")
     settings_class = ranking.checks(align=AlignSettings, project=ProjectSettings)
 
     data = stages.prepare_data
@@ -80,6 +80,7 @@ class ALLMRec(LLMRecommender):
     backbone_scores = stages.score_backbone
     vectors = stages.backbone_vectors
     text = stages.encode_text
+    retrieved = stages.retrieve_candidates
     goals = ("backbone_scores", "scores")
 
     def __init__(
@@ -104,12 +105,12 @@ class ALLMRec(LLMRecommender):
         uses=("align", "text_encoder", "dataset.name", "seed"),
     )
     def align(
-        run: StageRun, data: Artifact, split: Artifact, vectors: Artifact, text: Artifact
+        run: StageRun, data: Artifact, split: Artifact, vectors: Artifact, text: Artifact | None
     ) -> Mapping[str, Any]:
         """Stage 1: match each item's collaborative embedding with its text's (section 4.1)."""
         settings = build(AlignSettings, run["align"], "align")
         training.seed_everything(run.seed)
-        source = stages.text_vectors(run, data, split, text, settings.text, tuned=settings.encoder == "tuned")
+        source = stages.text_vectors(run, data, split, text, settings.text)
         model = Alignment(training.load_tensors(vectors, "vectors")["items"], source, settings)
         rows = training.rows(split, vectors, settings, run.seed, negatives=1)
         summary = training.fit(run, model, rows, data, settings)
@@ -136,7 +137,7 @@ class ALLMRec(LLMRecommender):
 
     @stage(
         makes="scores",
-        needs=("data", "split", "backbone", "vectors", "alignment", "projection"),
+        needs=("data", "split", "backbone", "vectors", "alignment", "projection", "retrieved"),
         uses=("project", "prompt", "llm", "scoring", "dataset", "protocol", "backbone", "seed"),
     )
     def score(
@@ -147,12 +148,13 @@ class ALLMRec(LLMRecommender):
         vectors: Artifact,
         alignment: Artifact,
         projection: Artifact,
+        retrieved: Artifact | None,
     ) -> Mapping[str, Any]:
-        """Rank the frozen candidates of every test user."""
+        """Rank the candidates of every test user."""
         users = stages.open_backbone(run, data, split, backbone)
         model = ALLMRec.assemble(run, data, split, vectors, alignment, users)
         training.load_weights(model, projection)
-        return evaluation.score_choices(run, model, data, split)
+        return evaluation.score_choices(run, model, data, split, retrieved)
 
     @staticmethod
     def assemble(

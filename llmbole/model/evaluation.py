@@ -12,7 +12,7 @@ import torch
 from llmbole.data.pairs import PairSplit
 from llmbole.evaluator import lists, row_values
 from llmbole.evaluator.collector import Evaluator
-from llmbole.model import grouping, ranking
+from llmbole.model import grouping, ranking, retrieval
 from llmbole.model.base import LLMRecommender
 from llmbole.model.session import Session, open_session
 from llmbole.pipeline.run import StageRun
@@ -29,7 +29,7 @@ class Ticking:
 
     def __init__(self, loader: Any, ticker: Any) -> None:  # noqa: ANN401 - any loader
         self._loader, self._ticker = loader, ticker
-        self._dataset = loader._dataset
+        self.dataset = self._dataset = loader._dataset
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -107,7 +107,9 @@ def _write_per_user(
     np.savez_compressed(run.folder / PER_USER_FILE, **stored)
 
 
-def score_choices(run: StageRun, model: LLMRecommender, data: Artifact, split: Artifact) -> dict[str, Any]:
+def score_choices(
+    run: StageRun, model: LLMRecommender, data: Artifact, split: Artifact, retrieved: Artifact | None
+) -> dict[str, Any]:
     """Test scores of a method that answers a prompt with one of the candidates.
 
     Args:
@@ -115,6 +117,7 @@ def score_choices(run: StageRun, model: LLMRecommender, data: Artifact, split: A
         model: The method.
         data: Prepared data.
         split: Frozen split.
+        retrieved: The lists to rank, where the protocol has a retriever; else its frozen candidates are ranked.
 
     Returns:
         The stage's summary: metrics, how they were scored, tokens read.
@@ -122,7 +125,8 @@ def score_choices(run: StageRun, model: LLMRecommender, data: Artifact, split: A
     session = open_session(run, data, split, type(model), {"eval_batch_size": LISTS_PER_BATCH * 20})
     model.eval()
     model.tokens_read.zero_()
-    loader = session.loader("test")
+    offered, recall = retrieval.shown(retrieved) if retrieved else (None, {})
+    loader = session.loader("test") if offered is None else session.offering(offered)
     with run.progress(len(loader), "batch") as ticker:
         evaluate = _by_generation if run["scoring"] == "generation" else _by_likelihood
         saved, extra = evaluate(run, model, session, Ticking(loader, ticker))
@@ -131,7 +135,7 @@ def score_choices(run: StageRun, model: LLMRecommender, data: Artifact, split: A
     return {
         **saved,
         "scoring": run["scoring"],
-        "extra": extra,
+        "extra": {**extra, **recall},
         "llm_parameters": model.choice.lm.parameters_total,
         "did": f"{metric} {value:.4f} over {extra['users']} users by {run['scoring']}",
     }
@@ -144,9 +148,11 @@ def _by_likelihood(
     loader: Ticking,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     trainer = Trainer(session.config, model, workspace=run.workspace)
+    trainer.eval_collector.data_collect(loader)
     trainer.evaluate(loader)
-    users = trainer.evaluator.users
-    return save_scores(run, session, users, trainer.evaluator.per_user), {"users": len(users)}
+    evaluator = trainer.evaluator
+    extra = {"users": len(evaluator.users), **_catalogue(session, evaluator)}
+    return save_scores(run, session, evaluator.users, evaluator.per_user), extra
 
 
 def _by_generation(

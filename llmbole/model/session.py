@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from llmbole import registry
 from llmbole.config import Config
 from llmbole.data import splits
 from llmbole.data.dataset import make_dataset
-from llmbole.data.loader import evaluation_loader, train_loader
+from llmbole.data.loader import FrozenCandidateLoader, evaluation_loader, train_loader
 from llmbole.data.pairs import PairSplit
 from llmbole.data.protocol import Protocol, protocol
 from llmbole.data.split import Split
@@ -61,6 +64,18 @@ class Session:
             return PairLoader(self.config, part, training=False)
         return evaluation_loader(self.config, self.dataset, part, self.split.phase(phase), self.protocol)
 
+    def offering(self, items: np.ndarray) -> Any:  # noqa: ANN401 - this project's loader
+        """The test users with lists of items to rank, whether or not their targets are among them.
+
+        Args:
+            items: A list for each test user, in the order of the split. Shape `[U, C]`.
+
+        Returns:
+            A loader as `loader` gives under frozen candidates.
+        """
+        phase = dataclasses.replace(self.ranking_split.phase("test"), candidates=items)
+        return FrozenCandidateLoader(self.config, self.parts[2], phase)
+
     def train_loader(self) -> Any:  # noqa: ANN401 - RecBole's or this project's loader
         """The training loader of models that learn row by row."""
         if isinstance(self.split, PairSplit):
@@ -81,15 +96,17 @@ def open_session(
     split: Artifact,
     model: str | type,
     settings: Mapping[str, Any] | None = None,
+    seed: int | None = None,
 ) -> Session:
     """Build a model's RecBole data under the run's protocol.
 
     Args:
-        run: The stage; it must declare `protocol`, `dataset.name` and `seed`.
+        run: The stage; it must declare `protocol`, `dataset.name` and `seed`, unless it gives another seed.
         data: Prepared data.
         split: Frozen split.
         model: Name of a RecBole model, or a model class.
         settings: RecBole settings of the model.
+        seed: The seed, if it is not the run's.
 
     Returns:
         The session.
@@ -104,7 +121,7 @@ def open_session(
         data.folder,
         {**recbole_settings(rules), **sampled, **(settings or {})},
         device=run.resources.get("device", "auto"),
-        seed=run.seed,
+        seed=run.seed if seed is None else seed,
     )
     return open_split(config, splits.load(split.folder), rules)
 

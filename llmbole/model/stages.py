@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbole.pipeline.run import StageRun
-from llmbole.pipeline.stage import stage
+from llmbole.pipeline.stage import SET, stage
 from llmbole.pipeline.store import Artifact
 
 if TYPE_CHECKING:
@@ -124,7 +124,25 @@ def backbone_vectors(run: StageRun, data: Artifact, split: Artifact, backbone: A
     return {"did": f"{shape[0] - 1} items, {len(positions.users)} positions, width {shape[1]}"}
 
 
-@stage(makes="text", needs=("data", "split"), uses=("dataset.name", "text_encoder", "align.text"))
+@stage(
+    makes="retrieved",
+    needs=("data", "split"),
+    uses=("dataset.name", "protocol"),
+    when=("protocol.candidates.retriever", SET),
+)
+def retrieve_candidates(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
+    """The items that methods re-rank, where the protocol names a retriever."""
+    from llmbole.model import retrieval
+
+    return retrieval.retrieve(run, data, split)
+
+
+@stage(
+    makes="text",
+    needs=("data", "split"),
+    uses=("dataset.name", "text_encoder", "align.text"),
+    when=("align.encoder", "frozen"),
+)
 def encode_text(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
     """Item text -> vectors of the text encoder as it comes."""
     import torch
@@ -149,18 +167,15 @@ def item_texts(data: Artifact, split: Artifact, template: str) -> list[str]:
     )
 
 
-def text_vectors(
-    run: StageRun, data: Artifact, split: Artifact, text: Artifact, template: str, *, tuned: bool
-) -> Any:  # noqa: ANN401
+def text_vectors(run: StageRun, data: Artifact, split: Artifact, text: Artifact | None, template: str) -> Any:  # noqa: ANN401
     """A module that gives text vectors of item ids: an encoder that learns, or a table of its vectors.
 
     Args:
         run: The stage.
         data: Prepared data.
         split: Frozen split.
-        text: Vectors of the encoder as it comes.
+        text: Vectors of the encoder as it comes; `None` if it is to learn.
         template: Text of an item.
-        tuned: Whether the encoder learns.
 
     Returns:
         A module with `dimension`, `[n] -> [n, dimension]`.
@@ -170,7 +185,7 @@ def text_vectors(
     from llmbole.llm import encode
     from llmbole.model import training
 
-    if tuned:
+    if text is None:
         return encode.TrainableEncoder(encoder_spec(run), item_texts(data, split, template), _device(run))
     table = nn.Embedding.from_pretrained(training.load_tensors(text, "text")["text"], freeze=True)
     table.dimension = table.embedding_dim

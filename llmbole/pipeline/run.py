@@ -124,15 +124,15 @@ def plan(pipeline: type, settings: Mapping[str, Any], store: Store, goals: Seque
     Returns:
         Steps in running order.
     """
-    stages = stages_of(pipeline)
-    wanted = _needed(stages, goals)
+    stages = {name: stage for name, stage in stages_of(pipeline).items() if stage.runs(settings)}
+    wanted = _needed(stages, goals, stages_of(pipeline))
     keys: dict[str, str] = {}
     steps: list[Step] = []
     waiting: set[str] = set()
     for name, stage in stages.items():
         if name not in wanted:
             continue
-        keys[name] = stage.key(settings, {needed: keys[needed] for needed in stage.needs})
+        keys[name] = stage.key(settings, {needed: keys[needed] for needed in stage.needs if needed in keys})
         damage = store.damaged(keys[name])
         artifact = None if damage else store.find(keys[name])
         if artifact is not None:
@@ -143,14 +143,15 @@ def plan(pipeline: type, settings: Mapping[str, Any], store: Store, goals: Seque
     return steps
 
 
-def _needed(stages: Mapping[str, Stage], goals: Sequence[str]) -> set[str]:
+def _needed(stages: Mapping[str, Stage], goals: Sequence[str], known: Mapping[str, Stage]) -> set[str]:
+    """Names of the stages that goals need, of those that run under the settings."""
     wanted: set[str] = set()
     open_names = list(goals)
     while open_names:
         name = open_names.pop()
-        if name not in stages:
-            raise StageError(f"no stage makes {name!r}; there are {', '.join(stages)}")
-        if name not in wanted:
+        if name not in known:
+            raise StageError(f"no stage makes {name!r}; there are {', '.join(known)}")
+        if name in stages and name not in wanted:
             wanted.add(name)
             open_names.extend(stages[name].needs)
     return wanted
@@ -209,7 +210,7 @@ def execute(
     artifacts: dict[str, Artifact] = {}
     for step in steps:
         stage = step.stage
-        needed = {name: artifacts[name] for name in stage.needs}
+        needed = {name: artifacts.get(name) for name in stage.needs}
         maker = _maker(stage, settings, resources, needed)
         artifact, made = store.make(step.key, maker)
         artifacts[stage.makes] = artifact
@@ -218,7 +219,10 @@ def execute(
 
 
 def _maker(
-    stage: Stage, settings: Mapping[str, Any], resources: Mapping[str, Any], needed: Mapping[str, Artifact]
+    stage: Stage,
+    settings: Mapping[str, Any],
+    resources: Mapping[str, Any],
+    needed: Mapping[str, Artifact | None],
 ) -> Callable[[Path, Path], Mapping[str, Any]]:
     def make(folder: Path, workspace: Path) -> Mapping[str, Any]:
         run = StageRun(stage.makes, folder, workspace, stage.declared(settings), resources)
@@ -228,7 +232,7 @@ def _maker(
             "stage": stage.makes,
             "summary": dict(summary or {}),
             "settings": dict(run.settings),
-            "needs": {name: artifact.key for name, artifact in needed.items()},
+            "needs": {name: artifact.key for name, artifact in needed.items() if artifact is not None},
             "code": stage.code,
             "cost": {**cost, **run.counters},
         }
@@ -236,8 +240,9 @@ def _maker(
     return make
 
 
-def _tell(stage: Stage, artifact: Artifact, made: bool, needed: Mapping[str, Artifact]) -> None:
-    sources = ", ".join(f"{name} {other.key[:8]}" for name, other in needed.items()) or "its settings"
+def _tell(stage: Stage, artifact: Artifact, made: bool, needed: Mapping[str, Artifact | None]) -> None:
+    found = [f"{name} {other.key[:8]}" for name, other in needed.items() if other is not None]
+    sources = ", ".join(found) or "its settings"
     did = str(artifact.summary.get("did", artifact.stage))
     cost = artifact.cost
     if made:

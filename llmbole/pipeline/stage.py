@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = "llmbole"
+SET = object()
+"""For `when`: any value but `None`."""
 
 
 class StageError(ValueError):
@@ -36,12 +38,15 @@ class Stage:
         needs: Names of the artifacts it is given, as keyword arguments.
         uses: Dotted names of the settings it may read; a name gives everything below it.
         function: Called with a `StageRun` and the needed artifacts; fills `run.folder` and returns a summary.
+        when: A setting and the value it must have for the stage to run (`SET`: any but `None`); `None` for a stage that
+            always does. Where it does not run, the stages that need it are given `None`.
     """
 
     makes: str
     needs: tuple[str, ...]
     uses: tuple[str, ...]
     function: Callable[..., Mapping[str, Any]]
+    when: tuple[str, object] | None = None
 
     def __call__(self, *arguments: object, **keywords: object) -> Mapping[str, Any]:
         """Run the function itself, without the store."""
@@ -59,6 +64,13 @@ class Stage:
     def code(self) -> str:
         """Hash of the function's syntax and of all llmbole code it can reach."""
         return code_hash(self.function)
+
+    def runs(self, settings: Mapping[str, Any]) -> bool:
+        """Whether the stage is part of the pipeline under some settings."""
+        if self.when is None:
+            return True
+        found = lookup(settings, self.when[0], self.makes)
+        return found is not None if self.when[1] is SET else found == self.when[1]
 
     def declared(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings this stage may read, by dotted name.
@@ -79,7 +91,11 @@ class Stage:
 
 
 def stage(
-    *, makes: str, needs: tuple[str, ...] = (), uses: tuple[str, ...] = ()
+    *,
+    makes: str,
+    needs: tuple[str, ...] = (),
+    uses: tuple[str, ...] = (),
+    when: tuple[str, object] | None = None,
 ) -> Callable[[Callable[..., Any]], Stage]:
     """Declare a function as the stage that makes an artifact.
 
@@ -87,6 +103,7 @@ def stage(
         makes: Name of the artifact.
         needs: Names of the artifacts it is given, as keyword arguments.
         uses: Dotted names of the settings it may read.
+        when: A setting and the value it must have for the stage to run.
 
     Returns:
         A decorator that gives a `Stage`.
@@ -98,7 +115,7 @@ def stage(
             raise StageError(
                 f"stage {makes!r} needs {needs} but its function takes {tuple(parameters)}; make them the same"
             )
-        return Stage(makes=makes, needs=needs, uses=uses, function=function)
+        return Stage(makes=makes, needs=needs, uses=uses, function=function, when=when)
 
     return declare
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from llmbole.data import source
+from llmbole.data import source, splits
 from llmbole.llm import backbone as language_models
 from llmbole.llm.identity import LLMSpec
 from llmbole.pipeline.store import Store
@@ -188,3 +188,31 @@ def test_a_scenario_is_a_protocol_of_its_own_with_groups_of_new_users(run):
     assert groups["training_users"]["count"] == 20
     assert groups["new_users"]["count"] == 20
     assert "loo_rank20@few_shot-20" in str(result.path)
+
+
+def test_methods_that_rank_few_items_re_rank_one_retrievers_list(run):
+    ours, other = (
+        run("ALLMRec", SHORT["ALLMRec"], protocol="unified_rank"),
+        run("LLMOnly", protocol="unified_rank"),
+    )
+    assert ours.record.artifacts["retrieved"] == other.record.artifacts["retrieved"]
+    lists = np.load(ours.artifacts["retrieved"].folder / "lists.npz")
+    assert (np.sort(lists["best"], axis=1) == np.sort(lists["shown"], axis=1)).all()
+    assert (lists["best"] != lists["shown"]).any()
+    recall = ours.record.extra["recall@20"]
+    split = splits.load(ours.artifacts["split"].folder)
+    phase = split.phase("test")
+    found = [target in row for target, row in zip(phase.targets, lists["best"], strict=True)]
+    assert recall == pytest.approx(sum(found) / len(found))
+    for result in (ours, other):
+        assert result.metrics["HIT@10"] <= recall
+    for row, best in enumerate(lists["best"]):
+        assert not set(best) & set(phase.history(row)) - {phase.targets[row]}
+    frozen = run("LLMOnly")
+    assert "retrieved" not in frozen.record.artifacts
+
+
+def test_a_tuned_text_encoder_needs_no_vectors_of_the_encoder_as_it_comes(run):
+    tuned = run("ALLMRec", {**SHORT["ALLMRec"], "align.encoder": "tuned"})
+    assert "text" not in tuned.record.artifacts
+    assert "text" in run("ALLMRec", SHORT["ALLMRec"]).record.artifacts

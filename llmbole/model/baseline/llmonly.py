@@ -40,11 +40,12 @@ class LLMOnly(LLMRecommender):
         history: Titles of the history in the prompt.
     """
 
-    protocols = ("loo_rank20",)
+    protocols = ("loo_rank20", "unified_rank")
     settings_class = ranking.checks(ask=AskSettings)
 
     data = stages.prepare_data
     split = stages.freeze_split
+    retrieved = stages.retrieve_candidates
 
     def __init__(self, choice: TitleChoice, history: int) -> None:
         super().__init__()
@@ -53,13 +54,15 @@ class LLMOnly(LLMRecommender):
 
     @stage(
         makes="scores",
-        needs=("data", "split"),
+        needs=("data", "split", "retrieved"),
         uses=("ask", "prompt", "llm", "scoring", "dataset", "protocol", "seed"),
     )
-    def score(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
-        """Rank the frozen candidates of every test user."""
+    def score(
+        run: StageRun, data: Artifact, split: Artifact, retrieved: Artifact | None
+    ) -> Mapping[str, Any]:
+        """Rank the candidates of every test user."""
         choice = stages.title_choice(run, data, split, user=False, item=False)
-        return evaluation.score_choices(run, LLMOnly(choice, run["ask"]["history"]), data, split)
+        return evaluation.score_choices(run, LLMOnly(choice, run["ask"]["history"]), data, split, retrieved)
 
     def soft_vectors(self, prompt: ChoicePrompt, users: Tensor | None) -> dict[str, Tensor]:
         """None: the prompt is text alone."""

@@ -32,7 +32,7 @@ class MLPLLM(LLMRecommender):
         users: Gives user representations when scoring; training rows carry their own.
     """
 
-    protocols = ("loo_rank20",)
+    protocols = ("loo_rank20", "unified_rank")
     settings_class = ranking.checks(project=ranking.PromptTraining)
 
     data = stages.prepare_data
@@ -40,6 +40,7 @@ class MLPLLM(LLMRecommender):
     backbone = stages.train_backbone
     backbone_scores = stages.score_backbone
     vectors = stages.backbone_vectors
+    retrieved = stages.retrieve_candidates
     goals = ("backbone_scores", "scores")
 
     def __init__(
@@ -75,7 +76,7 @@ class MLPLLM(LLMRecommender):
 
     @stage(
         makes="scores",
-        needs=("data", "split", "backbone", "vectors", "projection"),
+        needs=("data", "split", "backbone", "vectors", "projection", "retrieved"),
         uses=("project", "prompt", "llm", "scoring", "dataset", "protocol", "backbone", "seed"),
     )
     def score(
@@ -85,11 +86,12 @@ class MLPLLM(LLMRecommender):
         backbone: Artifact,
         vectors: Artifact,
         projection: Artifact,
+        retrieved: Artifact | None,
     ) -> Mapping[str, Any]:
-        """Rank the frozen candidates of every test user."""
+        """Rank the candidates of every test user."""
         model = MLPLLM.assemble(run, data, split, vectors, stages.open_backbone(run, data, split, backbone))
         training.load_weights(model, projection)
-        return evaluation.score_choices(run, model, data, split)
+        return evaluation.score_choices(run, model, data, split, retrieved)
 
     @staticmethod
     def assemble(

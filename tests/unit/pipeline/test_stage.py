@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from llmbole.pipeline.run import execute, plan
-from llmbole.pipeline.stage import StageError, code_hash, stage, stages_of
+from llmbole.pipeline.stage import SET, StageError, code_hash, stage, stages_of
 from llmbole.pipeline.store import Store
 
 
@@ -109,6 +109,38 @@ def test_graphs_that_cannot_run_are_refused():
         stages_of(Circle)
     with pytest.raises(StageError, match="make them the same"):
         stage(makes="a", needs=("b",))(lambda run: {})
+
+
+class Conditional:
+    @stage(makes="helped", uses=("seed",), when=("help.kind", "full"))
+    def helped(run):
+        return {"value": 1}
+
+    @stage(makes="named", uses=("seed",), when=("help.name", SET))
+    def named(run):
+        return {"value": 10}
+
+    @stage(makes="sum", needs=("helped", "named"), uses=("help",))
+    def sum(run, helped, named):
+        return {"value": sum(each.summary["value"] for each in (helped, named) if each is not None)}
+
+
+@pytest.mark.parametrize(
+    ("help", "made", "value"),
+    [
+        ({"kind": "full", "name": "x"}, ["helped", "named", "sum"], 11),
+        ({"kind": "none", "name": "x"}, ["named", "sum"], 10),
+        ({"kind": "none", "name": None}, ["sum"], 0),
+    ],
+)
+def test_a_stage_runs_only_where_its_setting_says_so(tmp_path, help, made, value):
+    settings, store = {"seed": 1, "help": help}, Store(tmp_path)
+    steps = plan(Conditional, settings, store, ("sum",))
+    assert [step.stage.makes for step in steps] == made
+    found = execute(steps, settings, store, {})
+    assert sorted(found) == sorted(made)
+    assert found["sum"].summary["value"] == value
+    assert set(found["sum"].manifest["needs"]) == set(made) - {"sum"}
 
 
 def test_one_line_per_stage_says_what_from_what_and_how_long(tmp_path, caplog):
