@@ -82,6 +82,27 @@ def check_training(
     return problems
 
 
+def check_histories(phase: Phase, histories: np.ndarray) -> list[str]:
+    """Items shown with a held-out target that are not among the user's earlier ones, such as the target itself.
+
+    Args:
+        phase: Users, targets and what came before.
+        histories: Items that are shown for each user of the phase, in its order, padded with 0. Shape `[U, L]`.
+
+    Returns:
+        Problems, one sentence for each kind; empty if only the past is shown.
+    """
+    split = phase.split
+    shown = histories > 0
+    rows = np.broadcast_to(np.arange(len(phase))[:, None], histories.shape)[shown]
+    before = np.arange(len(split.items)) < _limit(phase)[split.owners]
+    allowed = np.unique(_pairs(split, split.owners[before], split.items[before]))
+    later = ~np.isin(_pairs(split, phase.users[rows], histories[shown]), allowed)
+    flagged = np.zeros(len(phase), dtype=bool)
+    flagged[rows[later]] = True
+    return _sentences(phase, {"histories show an item that is not of the past": flagged})
+
+
 def _pairs(split: Split, users: np.ndarray, items: np.ndarray) -> np.ndarray:
     return np.asarray(users, dtype=np.int64) * split.n_items + items
 

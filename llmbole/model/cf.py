@@ -205,6 +205,7 @@ def train_backbone(
     """
     config = session.config
     training = resolve_training(training, config, session.protocol.task)
+    session.check_training()
     init_seed(config["seed"], config["reproducibility"])
     model = _make(session, training)
     if training == "all_positions":

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from llmbole.data import leak
+from llmbole.data.loader import rows_of
 from llmbole.data.pairs import PairSplit
 from llmbole.evaluator import lists, row_values
 from llmbole.evaluator.collector import Evaluator
 from llmbole.model import grouping, ranking, retrieval
 from llmbole.model.base import LLMRecommender
-from llmbole.model.session import Session, open_session
+from llmbole.model.session import Session, no_leaks, open_session
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.store import Artifact
 from llmbole.trainer.trainer import Trainer
@@ -125,6 +127,7 @@ def score_choices(
     session = open_session(run, data, split, type(model), {"eval_batch_size": LISTS_PER_BATCH * 20})
     model.eval()
     model.tokens_read.zero_()
+    _check_histories(session)
     offered, recall = retrieval.shown(retrieved) if retrieved else (None, {})
     loader = session.loader("test") if offered is None else session.offering(offered)
     with run.progress(len(loader), "batch") as ticker:
@@ -139,6 +142,13 @@ def score_choices(
         "llm_parameters": model.choice.lm.parameters_total,
         "did": f"{metric} {value:.4f} over {extra['users']} users by {run['scoring']}",
     }
+
+
+def _check_histories(session: Session) -> None:
+    """Refuse prompts whose histories show the target or anything later."""
+    part, phase = session.parts[2], session.ranking_split.phase("test")
+    shown = part[rows_of(part, phase)][session.config["ITEM_ID_FIELD"] + session.config["LIST_SUFFIX"]]
+    no_leaks(leak.check_histories(phase, shown.numpy()))
 
 
 def _by_likelihood(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from llmbole import registry
 from llmbole.config import Config
-from llmbole.data import splits
+from llmbole.data import leak, splits
 from llmbole.data.dataset import make_dataset
 from llmbole.data.loader import FrozenCandidateLoader, evaluation_loader, train_loader
 from llmbole.data.pairs import PairSplit
@@ -37,6 +37,12 @@ ONE_NEGATIVE = {
 
 def _learns_labels(model: str | type) -> bool:
     return registry.learns_labels(model if isinstance(model, str) else model.__name__)
+
+
+def no_leaks(problems: Sequence[str]) -> None:
+    """Stop a run that leaks: a ValueError with every problem."""
+    if problems:
+        raise ValueError("the run leaks:\n" + "\n".join(problems))
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,17 @@ class Session:
         if isinstance(self.split, PairSplit):
             return PairLoader(self.config, self.parts[0], training=True)
         return train_loader(self.config, self.parts[0])
+
+    def check_training(self) -> None:
+        """Refuse to train on rows that hold a held-out interaction.
+
+        Raises:
+            ValueError: There is such a row; the message names the first.
+        """
+        rows = self.parts[0].inter_feat
+        users, items = (rows[self.config[field]].numpy() for field in ("USER_ID_FIELD", "ITEM_ID_FIELD"))
+        if isinstance(self.split, Split):
+            no_leaks(leak.check_training(self.split, users, items))
 
     @property
     def ranking_split(self) -> Split:

@@ -91,14 +91,18 @@ def backbone_vectors(run: StageRun, data: Artifact, split: Artifact, backbone: A
     """The backbone's item embeddings, and its user representation at every training position."""
     import torch
 
+    from llmbole.data import leak
     from llmbole.data.positions import training_positions
     from llmbole.data.split import Split
     from llmbole.model import training
+    from llmbole.model.session import no_leaks
     from recbole.data.interaction import Interaction
 
     opened = open_backbone(run, data, split, backbone)
     length = int(opened.session.config["MAX_ITEM_LIST_LENGTH"])
-    positions = training_positions(Split.load(split.folder), run["positions"], length)
+    frozen = Split.load(split.folder)
+    positions = training_positions(frozen, run["positions"], length)
+    no_leaks(leak.check_training(frozen, positions.users, positions.targets, positions.histories))
     columns = {
         "user": torch.from_numpy(positions.users),
         "item": torch.from_numpy(positions.targets),

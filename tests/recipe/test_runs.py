@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -216,3 +217,32 @@ def test_a_tuned_text_encoder_needs_no_vectors_of_the_encoder_as_it_comes(run):
     tuned = run("ALLMRec", {**SHORT["ALLMRec"], "align.encoder": "tuned"})
     assert "text" not in tuned.record.artifacts
     assert "text" in run("ALLMRec", SHORT["ALLMRec"]).record.artifacts
+
+
+def test_a_run_with_a_leak_fails(run, monkeypatch, tmp_path):
+    """Training that would see held-out interactions, and prompts that would show the target."""
+    from llmbole.data import split_dataset
+
+    stock = split_dataset.RankingDataset._in_recbole_order
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            split_dataset.RankingDataset,
+            "_in_recbole_order",
+            lambda self, positions, taken: np.append(
+                stock(self, positions, taken), self.split.phase("test").positions
+            ),
+        )
+        with pytest.raises(ValueError, match="(?s)the run leaks:.*training rows hold 40 interactions"):
+            run("LightGCN", folder=tmp_path / "train")
+    spans = split_dataset.RankingDataset._rows
+
+    def one_more(self, positions, floats):
+        rows = spans(self, positions, floats)
+        return dataclasses.replace(rows, ends=rows.ends + 1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(split_dataset.RankingDataset, "_rows", one_more)
+        with pytest.raises(
+            ValueError, match="(?s)the run leaks:.*40 histories show an item that is not of the past"
+        ):
+            run("LLMOnly", folder=tmp_path / "prompt")

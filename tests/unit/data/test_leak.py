@@ -153,3 +153,20 @@ def test_training_rows(split):
     histories[2, 3] = split.phase("valid").targets[1]
     problems = leak.check_training(split, users, items, histories)
     only(problems, "histories of training rows hold 1 items that are not for training")
+
+
+def test_histories_that_show_the_target_or_anything_later(split):
+    valid, test = split.phase("valid"), split.phase("test")
+    histories, _ = valid.histories(5)
+    assert leak.check_histories(valid, histories) == []
+    assert leak.check_histories(test, test.histories(5)[0]) == []
+    with_target = np.array(histories)
+    with_target[4, 0] = valid.targets[4]
+    user = split.user_tokens[valid.users[4]]
+    only(
+        leak.check_histories(valid, with_target),
+        f"1 histories show an item that is not of the past, the first is of user '{user}'",
+    )
+    later = np.array(histories)
+    later[7, 1] = test.targets[list(test.users).index(valid.users[7])]
+    assert len(leak.check_histories(valid, later)) == 1

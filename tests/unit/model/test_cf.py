@@ -55,6 +55,7 @@ def session(built):
             split=split,
             ranking_split=split,
             protocol=SimpleNamespace(task="ranking"),
+            check_training=lambda: None,
             loader=loaders.__getitem__,
             train_loader=lambda: train_loader(parts.config, parts.train._dataset),
         )
