@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmbole.markdown import ABSENT, count, seconds, size, table
-from llmbole.record import Record, StageCost, content_hash
+from llmbole.record import Dataset, Record, StageCost, content_hash
 
 RANKED_SEEDS = 3
 LOWER_IS_BETTER = frozenset({"LOGLOSS", "RMSE", "MAE", "ECE"})
@@ -102,7 +102,7 @@ def _section(entries: Sequence[Entry]) -> str:
     first = entries[0].record
     metric = min(entry.record.selection.metric for entry in entries)
     rows, older = _rows(entries, metric)
-    counts = ", ".join(f"{value:,} {name}" for name, value in first.dataset.counts.items())
+    counts = ", ".join(_counts(first.dataset))
     source = f"Split `{first.protocol.split[:_SHORT]}`, data `{first.dataset.fingerprint[:_SHORT]}`"
     parts = [
         f"## Version {first.protocol.version}",
@@ -121,6 +121,16 @@ def _section(entries: Sequence[Entry]) -> str:
             "Older runs of a seed that has a newer run: " + ", ".join(f"`{identity}`" for identity in older)
         )
     return "\n\n".join(parts)
+
+
+def _counts(dataset: Dataset) -> list[str]:
+    """What a data set holds, each number with the expected one beside it where the two differ."""
+    expected = dataset.expected_counts
+    return [
+        f"{value:,} {name}"
+        + (f" (expected {expected[name]:,})" if expected.get(name, value) != value else "")
+        for name, value in dataset.counts.items()
+    ]
 
 
 def _rows(entries: Iterable[Entry], metric: str) -> tuple[list[Row], list[str]]:
@@ -277,12 +287,14 @@ def record_table(record: Record) -> str:
         [title, *(f"{values[key]:.4f}" if key in values else ABSENT for key in metrics)]
         for title, values in lines
     ]
+    differing = [text for text in _counts(record.dataset) if "expected" in text]
     facts = [
         f"{record.dataset.name}, {record.protocol.name} v{record.protocol.version}",
         f"seed {record.seed}",
         f"scored by {record.scoring}",
         *([record.label] if record.label else []),
         *([f"LLM {_llm(record)}"] if record.llm else []),
+        *([f"data: {', '.join(differing)}"] if differing else []),
         f"commit {commit_name(record)}",
         f"record {record.id[:12]}",
     ]

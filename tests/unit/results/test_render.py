@@ -183,6 +183,12 @@ def test_versions_splits_and_data_are_never_mixed(append_record: Append, tmp_pat
     ]
 
 
+def test_counts_that_differ_stand_beside_the_expected_ones(append_record: Append, tmp_path: Path) -> None:
+    record = results.load(append_record(hit=0.5, **PLAIN))
+    assert "3 users (expected 943), 1,682 items." in page(tmp_path)
+    assert "data: 3 users (expected 943);" in record_table(record)
+
+
 def test_rendering_twice_and_in_any_order_gives_the_same_bytes(append_record: Append, tmp_path: Path) -> None:
     seeds(append_record, [0.25, 0.3, 0.5])
     seeds(append_record, [0.25, 0.3, 0.5], method="Tied")
@@ -250,7 +256,7 @@ def test_record_table_of_one_run(make_record: Callable[..., Record]) -> None:
     ]
     assert text.endswith(
         "ml-100k, loo_rank20 v1; seed 2025; scored by candidate_log_likelihood; LLM tiny@3f2a91c0 (4.12 M); "
-        f"commit 01234567; record {record.id[:12]}."
+        f"data: 3 users (expected 943); commit 01234567; record {record.id[:12]}."
     )
 
 
@@ -290,7 +296,7 @@ def test_documents_are_refreshed_and_checked(append_record: Append, tmp_path: Pa
         (" record=ab", "at least 8 digits"),
         (" leaderboard=ctr/beauty", "no records of ctr/beauty"),
         ("", "region demo says nothing; give it record=<id>"),
-        (" recrod=00000000", "give it record=<id> or leaderboard=<protocol>/<dataset>"),
+        (" recrod=00000000", "give it record=<id>, leaderboard=<protocol>/<dataset> or properties=protocols"),
     ],
 )
 def test_regions_without_known_content_are_refused(tmp_path: Path, attributes: str, message: str) -> None:
