@@ -54,9 +54,10 @@ def process(
     """Run one case and describe what it took."""
     words = [task, model, protocol, str(options.length), str(options.batches), str(data), str(split)]
     command = [sys.executable, "-W", "ignore", "-c", PROCESS, *words]
-    found = json.loads(
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-    )
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{task} {model} under {protocol} failed:\n{done.stderr}")
+    found = json.loads(done.stdout.splitlines()[-1])
     what = "all" if task == "freeze" else "first batch"
     peak = found["peak"] / 2**30
     return f"{what} after {found['first']:6.1f} s, {found['seconds']:6.1f} s in all, peak {peak:.2f} GiB"

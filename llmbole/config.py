@@ -19,6 +19,7 @@ from llmbole.settings import SettingsError, close_name, load_yaml
 
 compat.apply()
 
+from llmbole.evaluator import value_metrics  # noqa: E402
 from recbole.config import Config as RecBoleConfig  # noqa: E402 - the patches come first
 from recbole.utils import (  # noqa: E402
     ModelType,
@@ -28,6 +29,8 @@ from recbole.utils import (  # noqa: E402
     get_model,
     training_arguments,
 )
+
+value_metrics.register()  # a Config refuses metrics that it doesn't know
 
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 

@@ -21,8 +21,6 @@ from recbole.utils import EvaluatorType
 
 CANDIDATE_FIELD = "candidate_list"
 
-value_metrics.register()
-
 
 class ScoreError(ValueError):
     """A model gave a score that is not a number; the message names the model and the user."""
