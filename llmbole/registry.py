@@ -15,6 +15,8 @@ from llmbole.settings import SettingsError, close_name, load_yaml
 
 LABEL_LEARNERS = ("DIN", "NeuMF")
 """Models that predict labels though RecBole does not count them among its context-aware ones."""
+LABEL_FORMS = ("BPR", "LightGCN", "SASRec")
+"""Models that RecBole trains to rank and that have a form of their own for labels: `llmbole.model.labels`."""
 ENTRY_POINT_GROUP = "llmbole.models"
 TRAINING_KEYS = frozenset({"sequence_batch_size"})  # what llmbole's trainers read beside RecBole's settings
 Class = TypeVar("Class", bound=type)
@@ -118,9 +120,14 @@ def recbole_keys(model: str) -> frozenset[str]:
     return frozenset(keys)
 
 
-@cache
 def learns_labels(name: str) -> bool:
-    """Whether one of RecBole's models predicts labels of user-item pairs, told without importing it."""
+    """Whether a conventional model can predict labels of user-item pairs, told without importing it."""
+    return name in LABEL_FORMS or learns_only_labels(name)
+
+
+@cache
+def learns_only_labels(name: str) -> bool:
+    """Whether a conventional model predicts labels whatever the protocol, told without importing it."""
     folder = _recbole_folder() / "model" / "context_aware_recommender"
     return name in LABEL_LEARNERS or (folder / f"{name.lower()}.py").is_file()
 

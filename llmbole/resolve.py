@@ -125,20 +125,22 @@ def identified_dataset(dataset: str, options: Mapping[str, Any]) -> tuple[dict[s
 def _defaults(model: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """A model's defaults: overall.yaml, its own yaml, and what goes with the backbone and the LLM that the layers name.
 
-    The yaml of a method may hold `by_llm`: settings that fit an LLM of that name. A RecBole model by itself is the
-    backbone of the pipeline `Conventional`.
+    The yaml of a method may hold `by_llm`: settings that fit an LLM of that name. That of a backbone may hold
+    `by_task`: settings that fit the task of the protocol. A RecBole model by itself is the backbone of the pipeline
+    `Conventional`.
     """
     own = _own_yaml(model if registry.is_method(model) else "Conventional")
     for key in ("sweep", "datasets"):
         own.pop(key, None)
     by_llm = own.pop("by_llm", {})
     defaults = {**load_yaml(properties_folder() / "overall.yaml"), **own}
+    task = _task(_chosen_name(layers, "protocol") or defaults["protocol"])
     if not registry.is_method(model):
         layers = [(model, {"backbone": model})]
     for where, layer in layers:
-        defaults = _with_backbone(defaults, layer, where)
+        defaults = _with_backbone(defaults, layer, where, task)
     if "backbone" in defaults:
-        defaults = _with_backbone(defaults, {"backbone": defaults["backbone"]["name"]}, model)
+        defaults = _with_backbone(defaults, {"backbone": defaults["backbone"]["name"]}, model, task)
     fitting = by_llm.get(_chosen_name(layers, "llm") or defaults.get("llm", {}).get("name"), {})
     return merge(defaults, fitting, f"by_llm of {model}")
 
@@ -148,6 +150,11 @@ def _chosen_name(layers: Sequence[tuple[str, Mapping[str, Any]]], part: str) -> 
     named = [layer[part] for _, layer in layers if part in layer]
     names = [value.get("name") if isinstance(value, Mapping) else value for value in named]
     return next((name for name in reversed(names) if name), None)
+
+
+def _task(protocol: str) -> str | None:
+    """The task of a protocol; an unknown one is refused later, when all settings are there."""
+    return protocols.protocol(protocol).task if protocol in protocols.names() else None
 
 
 def _label(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
@@ -183,8 +190,10 @@ def _into_backbone(model: str, layer: dict[str, Any], defaults: Mapping[str, Any
     )
 
 
-def _with_backbone(defaults: dict[str, Any], layer: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Defaults in which the backbone that a layer names brings the settings of its own yaml."""
+def _with_backbone(
+    defaults: dict[str, Any], layer: Mapping[str, Any], where: str, task: str | None
+) -> dict[str, Any]:
+    """Defaults in which the backbone that a layer names brings the settings of its own yaml, those of the task last."""
     name = _chosen_name([(where, layer)], "backbone")
     if name is None or "backbone" not in defaults:
         return defaults
@@ -194,12 +203,13 @@ def _with_backbone(defaults: dict[str, Any], layer: Mapping[str, Any], where: st
         )
     file = properties_folder() / "model" / f"{name}.yaml"
     own = load_yaml(file) if file.is_file() else {}
+    by_task = own.pop("by_task", {})
     same = (
         defaults["backbone"]
         if defaults["backbone"]["name"] == name
         else {"training": defaults["backbone"]["training"]}
     )
-    return {**defaults, "backbone": {**own, **same, "name": name}}
+    return {**defaults, "backbone": {**own, **by_task.get(task, {}), **same, "name": name}}
 
 
 def _open_keys(defaults: Mapping[str, Any]) -> dict[str, frozenset[str]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from llmbole.config import Config
-from llmbole.model.labels import rating_model
+from llmbole.model.labels import ProfileDIN, din_parts, for_labels
 from llmbole.settings import SettingsError, close_name
 from llmbole.trainer import all_positions, checkpoint, packing
 from llmbole.trainer.checkpoint import CheckpointError
@@ -76,14 +76,32 @@ def _propagated(model: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - a RecBol
     return model.restore_user_e, model.restore_item_e
 
 
+def _din_items(model: Any) -> Tensor:  # noqa: ANN401 - a RecBole model
+    """Embeddings of all fields of each item side by side."""
+    items = torch.arange(model.n_items, device=model.device)
+    sparse, dense = model.embedding_layer(items[:1], items[None])
+    fields = [part["item"] for part in (sparse, dense) if part["item"] is not None]
+    return torch.cat(fields, dim=-2).flatten(start_dim=-2).squeeze(0)
+
+
+def _din_users(model: Any, rows: Interaction) -> Tensor:  # noqa: ANN401 - a RecBole model
+    """Target item, pooled history, and user where the model reads it."""
+    fields = (model.USER_ID, model.ITEM_SEQ, model.ITEM_SEQ_LEN, model.ITEM_ID)
+    parts = din_parts(model, *(rows[field] for field in fields))
+    return torch.cat(parts if isinstance(model, ProfileDIN) else parts[:2], dim=1)
+
+
 _SEQUENCE = Vectors(_item_embedding, _sequence_output)
 _GRAPH = Vectors(
     lambda model: _propagated(model)[1], lambda model, rows: _propagated(model)[0][rows[model.USER_ID]]
 )
 
 # NeuMF's vectors are those of its two parts side by side; NeuMF itself compares them by an MLP, not by a product.
+# DIN's user vector depends on the row's item and is wider than an item's: target, history, user. CoLLM repeats the
+# item's vector three times to make both equally wide, which is left to the caller.
 VECTORS = {
     "BPR": Vectors(_item_embedding, lambda model, rows: model.user_embedding(rows[model.USER_ID])),
+    "DIN": Vectors(_din_items, _din_users),
     "GRU4Rec": _SEQUENCE,
     "LightGCN": _GRAPH,
     "NeuMF": Vectors(_neumf_items, _neumf_users),
@@ -111,7 +129,7 @@ class Backbone:
 
     @property
     def dimension(self) -> int:
-        """Width D of the vectors."""
+        """Width D of the item vectors; users' have it too, but DIN's."""
         return self.item_vectors().shape[1]
 
     def item_vectors(self) -> Tensor:
@@ -123,10 +141,11 @@ class Backbone:
         """Representations of the users of rows; a model that has none is a SettingsError.
 
         Args:
-            interaction: Rows with the user's id, and for sequential models the history and its length.
+            interaction: Rows with the user's id, for sequential models the history and its length, and for DIN, whose
+                user vectors depend on it, the item's id.
 
         Returns:
-            A vector per row. Shape `[B, D]`.
+            A vector per row. Shape `[B, D]`; DIN's are wider, see `VECTORS`.
         """
         return self._vectors().users(self.model, interaction.to(self.session.config["device"]))
 
@@ -292,6 +311,6 @@ def _make(session: Session, training: str) -> Any:  # noqa: ANN401 - a RecBole m
     model_class = config.model_class
     if training == "all_positions":
         model_class = all_positions.causal_model(name).model_class
-    elif session.protocol.task == "rating":
-        model_class = rating_model(model_class)
+    elif session.protocol.task != "ranking":
+        model_class = for_labels(model_class, session.protocol.task)
     return model_class(config, session.parts[0]).to(config["device"])

@@ -25,10 +25,10 @@ class LabelCheck:
         """
         name, protocol = settings["backbone"]["name"], settings["protocol"]
         if protocol["task"] != "ranking" and not registry.learns_labels(name):
+            examples = [*registry.LABEL_LEARNERS, *registry.LABEL_FORMS]
             raise SettingsError(
                 f"{name} learns to rank items, but {protocol['name']} asks for labels of pairs; choose a model that "
-                f"predicts labels, such as DeepFM, DCNV2 or {' or '.join(registry.LABEL_LEARNERS)}, or a protocol "
-                "that ranks"
+                f"predicts labels, such as DeepFM, DCNV2 or {' or '.join(examples)}, or a protocol that ranks"
             )
 
 

@@ -35,8 +35,8 @@ ONE_NEGATIVE = {
 """Training of models that predict labels where a ranking has positives only: one random item for each."""
 
 
-def _learns_labels(model: str | type) -> bool:
-    return registry.learns_labels(model if isinstance(model, str) else model.__name__)
+def _learns_only_labels(model: str | type) -> bool:
+    return registry.learns_only_labels(model if isinstance(model, str) else model.__name__)
 
 
 def no_leaks(problems: Sequence[str]) -> None:
@@ -130,7 +130,9 @@ def open_session(
     """
     rules = protocol(run["protocol"]["name"])
     sampled = (
-        {"train_neg_sample_args": ONE_NEGATIVE} if rules.task == "ranking" and _learns_labels(model) else {}
+        {"train_neg_sample_args": ONE_NEGATIVE}
+        if rules.task == "ranking" and _learns_only_labels(model)
+        else {}
     )
     config = Config(
         model,

@@ -138,6 +138,9 @@ def test_the_slice_has_its_own_fingerprint(run, raw_slice):
         ("NeuMF", "loo_ctr", {"AUC", "LogLoss"}),
         ("DCNV2", "loo_rating", {"RMSE", "MAE"}),
         ("NFM", "loo_rating", {"RMSE", "MAE"}),
+        ("BPR", "unified_ctr", {"AUC", "UAUC", "LogLoss", "ACC", "ECE"}),
+        ("LightGCN", "loo_ctr", {"AUC", "LogLoss"}),
+        ("SASRec", "temporal_ratio", {"AUC", "LogLoss", "ACC"}),
     ],
 )
 def test_models_of_labels_run_under_protocols_of_labels(run, model, protocol, metrics):
@@ -167,8 +170,8 @@ def test_models_of_rankings_run_under_the_unified_protocol(run, model):
 
 
 def test_a_model_that_ranks_is_refused_under_labels_before_any_work(run, tmp_path):
-    with pytest.raises(SettingsError, match="BPR learns to rank items, but loo_ctr asks for labels"):
-        run("BPR", protocol="loo_ctr", folder=tmp_path / "none")
+    with pytest.raises(SettingsError, match="SGL learns to rank items, but loo_ctr asks for labels"):
+        run("SGL", protocol="loo_ctr", folder=tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

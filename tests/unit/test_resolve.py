@@ -33,6 +33,17 @@ def test_a_label_names_what_differs_from_the_defaults():
     assert resolved.settings["backbone"]["name"] == "GRU4Rec"
 
 
+def test_a_backbone_brings_what_fits_the_task_of_the_protocol():
+    ranked = resolve("BPR", "ml-100k").settings["backbone"]
+    assert ranked == {"name": "BPR", "training": "auto"}
+    labelled = resolve("BPR", "ml-100k", {"protocol": "unified_ctr", "stopping_step": 5})
+    assert labelled.settings["backbone"]["embedding_size"] == 256
+    assert labelled.settings["backbone"]["stopping_step"] == 5
+    assert labelled.label == "backbone.stopping_step=5"
+    rated = resolve("BPR", "ml-100k", {"protocol": "loo_rating"}).settings["backbone"]
+    assert rated == ranked
+
+
 @pytest.mark.parametrize(
     ("model", "dataset", "settings", "close"),
     [
