@@ -242,7 +242,7 @@ def _list(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     if parsed.what == "models":
         names = registry.method_names()
     elif parsed.what == "backbones":
-        names = registry.recbole_names()
+        names = registry.conventional_names()
     elif parsed.what == "datasets":
         from llmbole.data import cards
 

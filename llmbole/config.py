@@ -13,8 +13,7 @@ from typing import Any
 import torch
 import yaml
 
-from llmbole import compat
-from llmbole.registry import recbole_names
+from llmbole import compat, registry
 from llmbole.settings import SettingsError, close_name, load_yaml
 
 compat.apply()
@@ -84,7 +83,7 @@ class Config(RecBoleConfig):
     ) -> None:
         _check_reserved(settings)
         model_class = model_class_of(model)
-        if model_class.__module__.startswith("recbole."):
+        if model_class.__module__.startswith(("recbole.", "llmbole.recommender.")):
             check_keys(model, settings)
         self._data_folder = Path(data_folder)
         self._device = resolve_device(device)
@@ -101,6 +100,10 @@ class Config(RecBoleConfig):
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
         return _PropertiesLoader
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        super()._load_internal_config_dict(model, model_class, dataset)
+        self.internal_config_dict.update(registry.own_defaults(model))
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
         return config_dict
@@ -171,7 +174,7 @@ _ARGUMENT_LISTS = {
 
 
 def model_class_of(model: str | type) -> type:
-    """The class of a RecBole model given by name; a class is returned as it is.
+    """The class of a conventional model given by name; a class is returned as it is.
 
     Args:
         model: Name or class.
@@ -180,12 +183,16 @@ def model_class_of(model: str | type) -> type:
         The class.
 
     Raises:
-        SettingsError: RecBole has no model of that name.
+        SettingsError: Neither RecBole nor llmbole has a conventional model of that name.
     """
     if isinstance(model, type):
         return model
-    if model not in recbole_names():
-        raise SettingsError(f"RecBole has no model {model!r}; {close_name(model, recbole_names())}")
+    if model in registry.own_recommenders():
+        own: type = getattr(importlib.import_module(registry.own_recommenders()[model]), model)
+        return own
+    if model not in registry.recbole_names():
+        names = registry.conventional_names()
+        raise SettingsError(f"there is no model {model!r}; {close_name(model, names)}")
     try:
         found: type = get_model(model)
     except ModuleNotFoundError as error:
@@ -230,7 +237,7 @@ def known_keys(model: str | type) -> set[str]:
     RecBole's argument lists and yaml files, and the keys that the model's source and its base classes' read.
     """
     model_class = model_class_of(model)
-    keys = set(OWN_KEYS).union(*_ARGUMENT_LISTS.values())
+    keys = set(OWN_KEYS).union(*_ARGUMENT_LISTS.values(), registry.own_defaults(model_class.__name__))
     folder = _properties()
     files = [
         folder / "overall.yaml",

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llmbole.settings import SettingsError, close_name, load_yaml
+from llmbole.settings import SettingsError, close_name, load_yaml, properties_folder
 
 LABEL_LEARNERS = ("DIN", "NeuMF")
 """Models that predict labels though RecBole does not count them among its context-aware ones."""
@@ -107,10 +107,29 @@ def recbole_names() -> list[str]:
 
 
 @cache
+def own_recommenders() -> dict[str, str]:
+    """Conventional models that RecBole lacks: name to module.
+
+    As in RecBole a model's file is its class's name in small letters, so both are read without importing them.
+    """
+    found = {}
+    for file in sorted((Path(__file__).parent / "recommender").glob("*.py")):
+        for name in re.findall(r"^class (\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE):
+            if name.lower() == file.stem:
+                found[name] = f"llmbole.recommender.{file.stem}"
+    return found
+
+
+def conventional_names() -> list[str]:
+    """Names of all conventional models, RecBole's and llmbole's own: what `--backbone` can be."""
+    return sorted({*recbole_names(), *own_recommenders()})
+
+
+@cache
 def recbole_keys(model: str) -> frozenset[str]:
-    """The settings that one of RecBole's models can be given, read from its settings files without importing it."""
+    """The settings that a conventional model can be given, read from its settings files without importing it."""
     properties = _recbole_folder() / "properties"
-    keys: set[str] = set(TRAINING_KEYS)
+    keys: set[str] = set(TRAINING_KEYS) | own_defaults(model).keys()
     for file in (
         properties / "overall.yaml",
         properties / "dataset" / "sample.yaml",
@@ -118,6 +137,14 @@ def recbole_keys(model: str) -> frozenset[str]:
     ):
         keys.update(load_yaml(file) if file.is_file() else {})
     return frozenset(keys)
+
+
+def own_defaults(model: str) -> dict[str, Any]:
+    """Defaults of one of `own_recommenders`; nothing for others, whose settings RecBole has."""
+    if model not in own_recommenders():
+        return {}
+    settings = load_yaml(properties_folder() / "model" / f"{model}.yaml")
+    return {key: value for key, value in settings.items() if key != "by_task"}
 
 
 def learns_labels(name: str) -> bool:
@@ -128,16 +155,19 @@ def learns_labels(name: str) -> bool:
 @cache
 def learns_only_labels(name: str) -> bool:
     """Whether a conventional model predicts labels whatever the protocol, told without importing it."""
+    if name in own_recommenders():
+        file = Path(__file__).parent / "recommender" / f"{name.lower()}.py"
+        return f"class {name}(ContextRecommender)" in file.read_text(encoding="utf-8")
     folder = _recbole_folder() / "model" / "context_aware_recommender"
     return name in LABEL_LEARNERS or (folder / f"{name.lower()}.py").is_file()
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that neither a method nor a RecBole model has.
+    """Refuse a name that neither a method nor a conventional model has.
 
     Raises `UnknownModelError`: With the close name.
     """
-    known = [*method_names(), *recbole_names()]
+    known = [*method_names(), *conventional_names()]
     if name not in known:
         raise UnknownModelError(f"unknown model {name!r}; {close_name(name, known)}")
 

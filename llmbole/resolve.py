@@ -197,9 +197,9 @@ def _with_backbone(
     name = _chosen_name([(where, layer)], "backbone")
     if name is None or "backbone" not in defaults:
         return defaults
-    if name not in registry.recbole_names():
+    if name not in registry.conventional_names():
         raise SettingsError(
-            f"{where}: unknown backbone {name!r}; {close_name(str(name), registry.recbole_names())}"
+            f"{where}: unknown backbone {name!r}; {close_name(str(name), registry.conventional_names())}"
         )
     file = properties_folder() / "model" / f"{name}.yaml"
     own = load_yaml(file) if file.is_file() else {}

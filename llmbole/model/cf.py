@@ -101,13 +101,18 @@ _GRAPH = Vectors(
 # item's vector three times to make both equally wide, which is left to the caller.
 VECTORS = {
     "BPR": Vectors(_item_embedding, lambda model, rows: model.user_embedding(rows[model.USER_ID])),
+    "CL4SRec": Vectors(lambda model: model.item_vectors(), _sequence_output),
     "DIN": Vectors(_din_items, _din_users),
     "GRU4Rec": _SEQUENCE,
     "LightGCN": _GRAPH,
+    "MixGCF": _GRAPH,
     "NeuMF": Vectors(_neumf_items, _neumf_users),
     "NextItNet": Vectors(_item_embedding, _convolution_output),
     "SASRec": _SEQUENCE,
     "SGL": _GRAPH,
+    "YoutubeDNN": Vectors(
+        lambda model: model.output_embedding.weight, lambda model, rows: model.user_vectors(rows)
+    ),
 }
 
 

@@ -22,7 +22,7 @@ LAYERS = (
     ("api", "grid", "sweep", "resolve"),
     ("render", "protocol_page", "tables", "markdown", "verify", "results", "record", "provenance"),
     ("model",),
-    ("config", "data", "evaluator", "trainer", "llm", "pipeline"),
+    ("config", "data", "evaluator", "recommender", "trainer", "llm", "pipeline"),
     ("registry", "settings", "compat"),
 )
 # Parts of one layer that may know each other; llm and pipeline stand alone.
@@ -30,7 +30,7 @@ PEERS = (
     {"cli", "__main__"},
     {"api", "grid", "sweep", "resolve"},
     {"render", "protocol_page", "tables", "markdown", "verify", "results", "record", "provenance"},
-    {"config", "data", "evaluator", "trainer"},
+    {"config", "data", "evaluator", "recommender", "trainer"},
     {"registry", "settings", "compat"},
 )
 LLM_LIBRARIES = {
@@ -44,6 +44,7 @@ LLM_LIBRARIES = {
 }
 FORBIDDEN = {
     "data": LLM_LIBRARIES,
+    "recommender": LLM_LIBRARIES,
     "trainer": LLM_LIBRARIES,
     "evaluator": LLM_LIBRARIES,
     "config": LLM_LIBRARIES,

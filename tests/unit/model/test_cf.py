@@ -32,6 +32,9 @@ MODELS = {
     "SASRec": {**SEQUENTIAL, "hidden_size": 8, "inner_size": 8},
     "GRU4Rec": {**SEQUENTIAL, "embedding_size": 8, "hidden_size": 6},
     "NextItNet": {**SEQUENTIAL, "embedding_size": 8, "block_num": 1},
+    "MixGCF": {"embedding_size": 8, "n_negs": 4},
+    "CL4SRec": {**SEQUENTIAL, "hidden_size": 8, "inner_size": 8},
+    "YoutubeDNN": {"MAX_ITEM_LIST_LENGTH": LENGTH, "embedding_size": 8, "mlp_hidden_size": [8]},
 }
 DIMENSIONS = {name: 8 for name in MODELS} | {"NeuMF": 10}
 

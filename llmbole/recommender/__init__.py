@@ -1,0 +1,1 @@
+"""Conventional models that RecBole lacks, as RecBole models: one paper, one file, named after its class."""
