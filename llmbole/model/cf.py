@@ -38,10 +38,12 @@ class Vectors:
     Attributes:
         items: Model to item vectors, `[n_items, D]`.
         users: Model and rows to user vectors, `[B, D]`.
+        user_width: Model to the width of user vectors, where it is not the items'.
     """
 
     items: Callable[[Any], Tensor]
     users: Callable[[Any, Interaction], Tensor]
+    user_width: Callable[[Any], int] | None = None
 
 
 def _item_embedding(model: Any) -> Tensor:  # noqa: ANN401 - a RecBole model
@@ -91,6 +93,12 @@ def _din_users(model: Any, rows: Interaction) -> Tensor:  # noqa: ANN401 - a Rec
     return torch.cat(parts if isinstance(model, ProfileDIN) else parts[:2], dim=1)
 
 
+def _din_user_width(model: Any) -> int:  # noqa: ANN401 - a RecBole model
+    fields = model.embedding_layer.num_feature_field
+    profile = fields["user"] if isinstance(model, ProfileDIN) else 0
+    return int((2 * fields["item"] + profile) * model.embedding_size)
+
+
 _SEQUENCE = Vectors(_item_embedding, _sequence_output)
 _GRAPH = Vectors(
     lambda model: _propagated(model)[1], lambda model, rows: _propagated(model)[0][rows[model.USER_ID]]
@@ -102,7 +110,7 @@ _GRAPH = Vectors(
 VECTORS = {
     "BPR": Vectors(_item_embedding, lambda model, rows: model.user_embedding(rows[model.USER_ID])),
     "CL4SRec": Vectors(lambda model: model.item_vectors(), _sequence_output),
-    "DIN": Vectors(_din_items, _din_users),
+    "DIN": Vectors(_din_items, _din_users, _din_user_width),
     "GRU4Rec": _SEQUENCE,
     "LightGCN": _GRAPH,
     "MixGCF": _GRAPH,
@@ -134,8 +142,14 @@ class Backbone:
 
     @property
     def dimension(self) -> int:
-        """Width D of the item vectors; users' have it too, but DIN's."""
+        """Width D of the item vectors."""
         return self.item_vectors().shape[1]
+
+    @property
+    def user_dimension(self) -> int:
+        """Width of the user vectors: the items', but DIN's are wider."""
+        width = self._vectors().user_width
+        return self.dimension if width is None else width(self.model)
 
     def item_vectors(self) -> Tensor:
         """Vectors of all items by internal id, the padding item's first. Shape `[n_items, D]`."""

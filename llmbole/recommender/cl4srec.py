@@ -25,8 +25,9 @@ class CL4SRec(SASRec):
     L = L_main + lambda L_cl. A view is the history cropped, masked or reordered; which of the three is drawn for each
     view of each history. `[mask]` is an embedding after the items'.
 
-    Unlike the paper, L_main is the cross-entropy over all items, or RecBole's BPR loss, at the last position of each
-    prefix of a history, which is how RecBole trains SASRec; the views are then of prefixes.
+    Trained on all positions of a history, the views are of histories, as in the paper; trained as RecBole trains
+    SASRec, on one row per prefix, they are of prefixes. L_main is the cross-entropy over all items or RecBole's BPR
+    loss, where the paper has one sampled negative.
 
     Args:
         config: Settings; SASRec's, `contrastive_weight` (lambda), `temperature`, `crop_share`, `mask_share` and
@@ -60,8 +61,13 @@ class CL4SRec(SASRec):
             main: Tensor = self.loss_fct(*(output * pairs).sum(dim=2))
         else:
             main = self.loss_fct(output @ self.item_vectors().T, targets)
-        one, other = (self.forward(*self.view(item_seq, lengths)) for _ in range(2))
-        return main + self.contrastive_weight * contrastive_loss(one, other, self.temperature)
+        return main + self.contrastive_penalty(interaction)
+
+    def contrastive_penalty(self, interaction: Interaction) -> Tensor:
+        """lambda L_cl of a batch of histories."""
+        item_seq, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        one, other = (self.forward(*self.view(item_seq, lengths)) for _ in range(2))  # [B, D]
+        return self.contrastive_weight * contrastive_loss(one, other, self.temperature)
 
     def view(self, item_seq: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """A random view of each history: items `[B, L]` and lengths `[B]`."""

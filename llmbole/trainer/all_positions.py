@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from llmbole.config import Config
+from llmbole.recommender.cl4srec import CL4SRec
 from llmbole.settings import SettingsError
 from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import GRU4Rec, SASRec
@@ -51,7 +52,7 @@ def _convolution_outputs(model: Any, items: Tensor) -> Tensor:  # noqa: ANN401 -
     return outputs
 
 
-def _convolution_penalty(model: Any) -> Tensor:  # noqa: ANN401 - RecBole's NextItNet
+def _convolution_penalty(model: Any, interaction: Interaction) -> Tensor:  # noqa: ANN401 - RecBole's NextItNet
     weights = [model.item_embedding.weight, model.final_layer.weight]
     penalty: Tensor = model.reg_weight * model.reg_loss(weights) + model.reg_loss_rb()
     return penalty
@@ -74,15 +75,20 @@ class CausalModel:
     Attributes:
         model_class: Class to make the model of; its parameters are those of RecBole's class of the same name.
         outputs: Gives the outputs of all positions: model, items `[B, L]` -> `[B, L, D]`.
-        penalty: What the model adds to the loss of a batch.
+        penalty: What the model adds to the loss of a batch: model, batch -> scalar.
+        items: Gives the item vectors that outputs are compared with, `[n_items, D]`.
     """
 
     model_class: type[nn.Module]
     outputs: Callable[[Any, Tensor], Tensor]
-    penalty: Callable[[Any], Tensor] | None = None
+    penalty: Callable[[Any, Interaction], Tensor] | None = None
+    items: Callable[[Any], Tensor] = lambda model: model.item_embedding.weight
 
 
 CAUSAL = {
+    "CL4SRec": CausalModel(
+        CL4SRec, _outputs_before_gathering, CL4SRec.contrastive_penalty, CL4SRec.item_vectors
+    ),
     "GRU4Rec": CausalModel(GRU4Rec, _outputs_before_gathering),
     "NextItNet": CausalModel(NextItNet, _convolution_outputs, _convolution_penalty),
     "SASRec": CausalModel(SASRec, _outputs_before_gathering),
@@ -131,10 +137,8 @@ def _loss(causal: CausalModel, config: Config, model: Any, interaction: Interact
         negative = (outputs * model.item_embedding(interaction[model.NEG_ITEM_ID][trained])).sum(dim=1)  # [P]
         loss: Tensor = model.loss_fct(positive, negative)
     else:
-        loss = model.loss_fct(
-            outputs @ model.item_embedding.weight.T, targets[trained]
-        )  # logits [P, n_items]
-    return loss if causal.penalty is None else loss + causal.penalty(model)
+        loss = model.loss_fct(outputs @ causal.items(model).T, targets[trained])  # logits [P, n_items]
+    return loss if causal.penalty is None else loss + causal.penalty(model, interaction)
 
 
 def training_sequences(augmented: Any) -> list[np.ndarray]:  # noqa: ANN401 - RecBole's SequentialDataset

@@ -138,6 +138,8 @@ def test_the_slice_has_its_own_fingerprint(run, raw_slice):
         ("NeuMF", "loo_ctr", {"AUC", "LogLoss"}),
         ("DCNV2", "loo_rating", {"RMSE", "MAE"}),
         ("NFM", "loo_rating", {"RMSE", "MAE"}),
+        ("FiBiNET", "loo_rating", {"RMSE", "MAE"}),
+        ("FiBiNET", "loo_ctr", {"AUC", "LogLoss"}),
         ("BPR", "unified_ctr", {"AUC", "UAUC", "LogLoss", "ACC", "ECE"}),
         ("LightGCN", "loo_ctr", {"AUC", "LogLoss"}),
         ("SASRec", "temporal_ratio", {"AUC", "LogLoss", "ACC"}),
@@ -160,7 +162,7 @@ def test_models_of_labels_run_under_protocols_of_labels(run, model, protocol, me
         assert result.metrics["LogLoss"] < 1
 
 
-@pytest.mark.parametrize("model", ["LightGCN", "SASRec"])
+@pytest.mark.parametrize("model", ["LightGCN", "SASRec", "CL4SRec", "FiBiNET", "MixGCF", "YoutubeDNN"])
 def test_models_of_rankings_run_under_the_unified_protocol(run, model):
     result = run(model, protocol="unified_rank")
     assert {"HIT@10", "NDCG@10", "MRR@20"} <= result.metrics.keys()

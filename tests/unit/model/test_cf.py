@@ -71,7 +71,7 @@ def test_a_backbone_is_trained_saved_and_loaded(session, name, tmp_path):
     told = []
     opened = session(name)
     summary = cf.train_backbone(opened, "auto", tmp_path, tmp_path / "work", told.append)
-    causal = name in ("SASRec", "GRU4Rec", "NextItNet")
+    causal = name in ("SASRec", "GRU4Rec", "NextItNet", "CL4SRec")
     assert summary["training"] == ("all_positions" if causal else "per_prefix")
     assert told == [1, 1] and summary["epochs"] == 2 and summary["parameters"] > 0
     assert json.loads((tmp_path / "backbone.json").read_text()) == summary

@@ -92,6 +92,7 @@ def test_a_backbone_learns_labels_and_is_saved_and_loaded(session, name, tmp_pat
     assert ((scores > 0) & (scores < 1)).all()
     users, items = backbone.user_vectors(rows), backbone.item_vectors()
     assert items.shape[0] == opened.dataset.item_num
+    assert (items.shape[1], users.shape[1]) == (backbone.dimension, backbone.user_dimension)
     if name in PRODUCTS:
         products = (users * items[rows["item_id"]]).sum(dim=1)
         torch.testing.assert_close(products.sigmoid(), scores, rtol=1e-4, atol=1e-6)
