@@ -188,6 +188,13 @@ def test_vectors_of_din_are_target_history_and_user_side_by_side(session):
         torch.testing.assert_close(model.dnn_predict_layers(hidden).squeeze(1).sigmoid(), model.predict(rows))
 
 
+def test_din_of_ids_alone_has_users_three_times_as_wide_as_items(session):
+    opened = session("DIN", load_col={"inter": ["user_id", "item_id"]})
+    backbone = cf.Backbone(made(opened), opened)
+    assert (backbone.dimension, backbone.user_dimension) == (4, 12)
+    assert backbone.user_vectors(opened.parts[2][torch.arange(5)]).shape == (5, 12)
+
+
 def test_the_user_of_din_learns(session):
     opened = session("DIN")
     model = made(opened).train()
