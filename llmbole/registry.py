@@ -107,17 +107,17 @@ def recbole_names() -> list[str]:
 
 
 @cache
-def own_recommenders() -> dict[str, str]:
-    """Conventional models that RecBole lacks: name to module.
+def own_recommenders() -> frozenset[str]:
+    """Names of conventional models that RecBole lacks.
 
     As in RecBole a model's file is its class's name in small letters, so both are read without importing them.
     """
-    found = {}
-    for file in sorted((Path(__file__).parent / "recommender").glob("*.py")):
-        for name in re.findall(r"^class (\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE):
-            if name.lower() == file.stem:
-                found[name] = f"llmbole.recommender.{file.stem}"
-    return found
+    files = (Path(__file__).parent / "recommender").glob("*.py")
+    classes = {
+        file.stem: re.findall(r"^class (\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE)
+        for file in files
+    }
+    return frozenset(name for stem, names in classes.items() for name in names if name.lower() == stem)
 
 
 def conventional_names() -> list[str]:

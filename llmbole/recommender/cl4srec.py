@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from llmbole import compat
-from llmbole.config import Config
 from llmbole.settings import SettingsError
 
 compat.apply()
 
 from recbole.data.interaction import Interaction  # noqa: E402 - the patches come first
 from recbole.model.sequential_recommender import SASRec  # noqa: E402
+
+if TYPE_CHECKING:
+    from llmbole.config import Config
 
 SHARES = ("crop_share", "mask_share", "reorder_share")
 

@@ -4,13 +4,12 @@ Prediction, RecSys 2019.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from llmbole import compat
-from llmbole.config import Config
 from llmbole.settings import SettingsError, close_name
 
 compat.apply()
@@ -18,6 +17,9 @@ compat.apply()
 from recbole.data.interaction import Interaction  # noqa: E402 - the patches come first
 from recbole.model.abstract_recommender import ContextRecommender  # noqa: E402
 from recbole.model.layers import MLPLayers  # noqa: E402
+
+if TYPE_CHECKING:
+    from llmbole.config import Config
 
 TYPES = ("all", "each", "interaction")
 

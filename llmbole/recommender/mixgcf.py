@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from llmbole import compat
-from llmbole.config import Config
 from llmbole.settings import SettingsError
 
 compat.apply()
 
 from recbole.data.interaction import Interaction  # noqa: E402 - the patches come first
 from recbole.model.general_recommender import LightGCN  # noqa: E402
+
+if TYPE_CHECKING:
+    from llmbole.config import Config
 
 
 class MixGCF(LightGCN):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from llmbole import compat
-from llmbole.config import Config
 
 compat.apply()
 
@@ -16,6 +15,9 @@ from recbole.data.interaction import Interaction  # noqa: E402 - the patches com
 from recbole.model.abstract_recommender import SequentialRecommender  # noqa: E402
 from recbole.model.layers import MLPLayers  # noqa: E402
 from recbole.utils import InputType  # noqa: E402
+
+if TYPE_CHECKING:
+    from llmbole.config import Config
 
 
 class YoutubeDNN(SequentialRecommender):

@@ -10,6 +10,7 @@ from torch import tensor
 
 from llmbole import registry
 from llmbole.config import check_keys, model_class_of
+from llmbole.pipeline import stage
 from llmbole.recommender import cl4srec, fibinet, mixgcf
 from llmbole.resolve import resolve
 from llmbole.settings import SettingsError
@@ -31,6 +32,9 @@ def test_names_and_keys_are_known_without_recbole():
     for name in NAMES:
         assert model_class_of(name).__name__ == name
         assert resolve(name, "ml-100k").settings["backbone"]["name"] == name
+    reached: set[str] = set()
+    stage._reach("llmbole.model.session", reached, {"llmbole"})
+    assert {f"llmbole.recommender.{name.lower()}" for name in NAMES} < reached  # their code is in the keys
     with pytest.raises(SettingsError, match="n_neg'; did you mean 'n_negs'"):
         check_keys("MixGCF", ["n_neg", "n_layers"])
     with pytest.raises(SettingsError, match="FiBiNET"):
