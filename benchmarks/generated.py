@@ -1,7 +1,11 @@
-"""Generated interactions of any size, as prepared data: popular items, users of all lengths, random times."""
+"""Generated interactions of any size, as prepared data: popular items, users of all lengths, random times.
+
+python benchmarks/generated.py FOLDER NAME ROWS USERS ITEMS
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +49,8 @@ def write_interactions(folder: Path, name: str, rows: int, users: int, items: in
         file.write(("\t".join(table.column_names) + "\n").encode())
         pyarrow.csv.write_csv(table, file, options)
     return len(kept)
+
+
+if __name__ == "__main__":
+    place, dataset, *counts = sys.argv[1:]
+    sys.stdout.write(f"{write_interactions(Path(place), dataset, *map(int, counts))}\n")
