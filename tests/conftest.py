@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,15 @@ import pytest
 
 USERS = 40
 INTERACTIONS = 25
+
+
+@pytest.fixture(autouse=True)
+def quiet_logger():
+    """Put the package's logger back after a test: the command line gives it a handler for the whole process."""
+    root = logging.getLogger("llmbole")
+    before = (list(root.handlers), root.level, root.propagate)
+    yield
+    root.handlers[:], root.level, root.propagate = before
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ def retrieve(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any
     retriever = rules.candidates.retriever
     file = properties_folder() / "model" / f"{retriever.model}.yaml"
     settings = load_yaml(file) if file.is_file() else {}
+    settings.pop("by_task", None)  # of protocols of labels; this one ranks
     session = open_session(run, data, split, retriever.model, settings, seed=retriever.seed)
     with run.progress(int(session.config["epochs"]), "epoch") as ticker:
         trained = cf.train_backbone(session, "auto", run.folder, run.workspace, ticker)
