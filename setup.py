@@ -31,6 +31,7 @@ INSTALL_REQUIRES = [
     "numpy>=2,<3",
     "orjson>=3.10",
     "pandas>=2.2,<3",
+    "peft>=0.19",
     "psutil>=6",
     "pyarrow>=17",
     "pyyaml>=6",

@@ -222,13 +222,17 @@ def token_log_probabilities(
     return torch.cat(chunks).to(hidden.device)
 
 
-def _check_length(lm: LanguageModel, mask: Tensor, answer_lengths: Tensor) -> None:
-    longest = int((mask.sum(1).cpu() + answer_lengths - 1).max())
+def position_limit(lm: LanguageModel) -> int | None:
+    """The longest sequence that can be scored exactly; None if the model's configuration names no limit."""
     window = getattr(lm.model.config, "sliding_window", None)
     if getattr(lm.model.config, "use_sliding_window", window is not None) and window is not None:
-        limit: int | None = min(window, lm.max_length or window)
-    else:
-        limit = lm.max_length
+        return min(window, lm.max_length or window)
+    return lm.max_length
+
+
+def _check_length(lm: LanguageModel, mask: Tensor, answer_lengths: Tensor) -> None:
+    longest = int((mask.sum(1).cpu() + answer_lengths - 1).max())
+    limit = position_limit(lm)
     if limit is not None and longest > limit:
         raise ValueError(
             f"prompt and answer take {longest} positions, but {type(lm.model).__name__} takes {limit}: encode prompts "

@@ -1,0 +1,234 @@
+"""Answers of one word, yes or no: their token ids, and their logits at the one position that predicts them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from llmbole.llm import packing
+from llmbole.llm.backbone import LanguageModel
+from llmbole.llm.prompt import Encoded, collate
+from llmbole.llm.score import align, position_limit
+from llmbole.llm.splice import splice
+from llmbole.llm.tokens import TextTokenizer
+
+Kind = Literal["difference", "yes"]
+Vectors = Callable[[Sequence[int]], Mapping[str, Tensor]]
+_OPENING = "\"'([{<\u201c\u2018\u00ab"
+
+
+@dataclass(frozen=True)
+class AnswerIds:
+    """Token ids of the two answers.
+
+    Attributes:
+        yes: of the first word.
+        no: of the second.
+    """
+
+    yes: int
+    no: int
+
+
+def answer_ids(
+    tokens: TextTokenizer,
+    prompt_end: str,
+    words: tuple[str, str] = ("Yes", "No"),
+    *,
+    first_token: bool = False,
+) -> AnswerIds:
+    """Token ids of the two answers as they follow a prompt.
+
+    The answer has a space in front (" Yes", sentencepiece's "▁Yes") unless the prompt ends in white space or in an
+    opening quotation mark or bracket, or is empty.
+
+    Args:
+        tokens: the tokenizer.
+        prompt_end: the prompt's text, or its end.
+        words: the answers for yes and for no.
+        first_token: take the first token of an answer of several; they must differ.
+
+    Returns:
+        The ids.
+
+    Raises:
+        ValueError: an answer is several tokens and `first_token` is off, or both have the same id.
+    """
+    bare = not prompt_end or prompt_end[-1].isspace() or prompt_end[-1] in _OPENING
+    texts = [word if bare else f" {word}" for word in words]
+    ids = tokens.ids_many(texts)
+    pieces = {
+        text: tokens.tokenizer.convert_ids_to_tokens(list(each))
+        for text, each in zip(texts, ids, strict=True)
+    }
+    different = bool(ids[0]) and bool(ids[1]) and ids[0][0] != ids[1][0]
+    if any(len(each) != 1 for each in ids) and not (first_token and different):
+        advice = (
+            "set answer.first_token: true to compare their first tokens, or answer with other words"
+            if different
+            else "their first tokens do not tell them apart: answer with other words"
+        )
+        raise ValueError(
+            f"after a prompt that ends in {prompt_end[-12:]!r} the answers are not single tokens: {pieces}; {advice}"
+        )
+    if not different:
+        raise ValueError(f"the two answers are the same token: {pieces}; answer with other words")
+    return AnswerIds(ids[0][0], ids[1][0])
+
+
+def yes_no_logits(lm: LanguageModel, embeddings: Tensor, mask: Tensor, ids: AnswerIds) -> Tensor:
+    """Logits of yes and no behind each prompt; the head sees one position a prompt.
+
+    Args:
+        lm: the language model.
+        embeddings: prompts with their soft vectors spliced in, `[B, T, H]`.
+        mask: 1 at tokens and soft positions, padding on either side, `[B, T]`.
+        ids: of the answers.
+
+    Returns:
+        Logits of yes and of no, `[B, 2]`, float32.
+    """
+    embeddings, mask = align(embeddings, mask, "right")  # [B, T', H]
+    _check_length(lm, embeddings.shape[1])
+    return _at_ends(lm, lm.hidden(embeddings), mask.sum(1) - 1, ids)
+
+
+def answer_logits(logits: Tensor, kind: Kind) -> Tensor:
+    """The logit of a like, `[B]`: logit(yes) - logit(no), whose sigmoid is the softmax over both, or logit(yes) alone.
+
+    Args:
+        logits: of yes and of no, `[B, 2]`.
+        kind: `difference`, or `yes` as in CoLLM's code.
+
+    Returns:
+        Logits, `[B]`.
+    """
+    return logits[:, 0] - logits[:, 1] if kind == "difference" else logits[:, 0]
+
+
+def probabilities(logits: Tensor, kind: Kind) -> Tensor:
+    """Sigmoid of `answer_logits` in double precision, so that confident rows do not become equal. Shape `[B]`."""
+    return answer_logits(logits.double(), kind).sigmoid()
+
+
+def embed(
+    lm: LanguageModel, prompts: Sequence[Encoded], vectors: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Input embeddings of prompts, padded on the right, with vectors at their soft positions.
+
+    Args:
+        lm: the language model.
+        prompts: encoded prompts.
+        vectors: for each soft slot its vectors, prompt by prompt, `[n, H]`.
+
+    Returns:
+        Embeddings and mask, `[B, T, H]` and `[B, T]`.
+    """
+    batch = collate(prompts, lm.tokens.pad_id, "right").to(lm.device)
+    embeddings = lm.embed(batch.ids)  # [B, T, H]
+    if vectors:
+        rows, columns = (torch.cat([batch.soft[name][axis] for name in vectors]) for axis in (0, 1))
+        embeddings = splice(embeddings, rows, columns, torch.cat(list(vectors.values())))
+    return embeddings, batch.mask
+
+
+@torch.inference_mode()
+def score(
+    lm: LanguageModel,
+    prompts: Sequence[Encoded],
+    ids: AnswerIds,
+    vectors: Vectors | None = None,
+    *,
+    token_budget: int = 8192,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Logits of yes and no for any number of prompts.
+
+    Prompts of similar length are run together, so that little is padding. What all prompts begin with (the template's
+    text up to the first value) is run once, and its keys and values are kept.
+
+    Args:
+        lm: the language model.
+        prompts: encoded prompts of one template.
+        ids: of the answers.
+        vectors: gives, for places of prompts in their order, each soft slot's vectors, `[n, H]`.
+        token_budget: positions of one forward pass, padding included.
+        progress: told how many prompts are done.
+
+    Returns:
+        Logits in the order of the prompts, `[N, 2]`, float32, on the CPU.
+    """
+    lengths = np.array([len(prompt.ids) for prompt in prompts])
+    if not len(lengths):
+        return torch.zeros(0, 2)
+    _check_length(lm, int(lengths.max()))
+    shared = common_prefix(prompts)
+    cache = _prefix_cache(lm, prompts[0].ids[:shared]) if shared else None
+    result = torch.zeros(len(prompts), 2)
+    for units in packing.batches(lengths - shared, np.ones((len(lengths), 1), dtype=int), token_budget):
+        places = [row for row, _, _ in units]
+        embeddings, mask = embed(lm, [prompts[place] for place in places], vectors(places) if vectors else {})
+        hidden = _behind_prefix(lm, embeddings[:, shared:], cache, shared)
+        result[places] = _at_ends(lm, hidden, mask.sum(1) - 1 - shared, ids).cpu()
+        if progress is not None:
+            progress(len(places))
+    return result
+
+
+def common_prefix(prompts: Sequence[Encoded]) -> int:
+    """Tokens that all prompts begin with, soft positions and each prompt's last token not counted."""
+    first = prompts[0]
+    end = min(
+        min(
+            len(prompt.ids) - 1,
+            *(place for places in prompt.soft.values() for place in places),
+            len(first.ids),
+        )
+        for prompt in prompts
+    )
+    for prompt in prompts:
+        if prompt.ids[:end] != first.ids[:end]:
+            end = next(place for place in range(end) if prompt.ids[place] != first.ids[place])
+    return end
+
+
+def _prefix_cache(lm: LanguageModel, ids: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of the prefix in each layer, `[1, heads, P, width]`."""
+    cache: Any = DynamicCache()  # its layers are typed as those of any cache
+    lm.hidden(lm.embed(torch.tensor([ids])), cache=cache)
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _behind_prefix(
+    lm: LanguageModel, embeddings: Tensor, prefix: list[tuple[Tensor, Tensor]] | None, shared: int
+) -> Tensor:
+    """Hidden states of right-padded prompts without their prefix, `[B, T, H]`."""
+    if prefix is None:
+        return lm.hidden(embeddings)
+    cache = DynamicCache()
+    for number, (keys, values) in enumerate(prefix):
+        size = (len(embeddings), -1, -1, -1)
+        cache.update(keys.expand(size), values.expand(size), number)
+    positions = torch.arange(shared, shared + embeddings.shape[1], device=embeddings.device)  # [T]
+    return lm.hidden(embeddings, positions=positions.expand(len(embeddings), -1), cache=cache)
+
+
+def _at_ends(lm: LanguageModel, hidden: Tensor, ends: Tensor, ids: AnswerIds) -> Tensor:
+    """Logits of the answers at one place of each row, `[B, 2]`."""
+    states = hidden[torch.arange(len(hidden), device=hidden.device), ends.to(hidden.device)]  # [B, H]
+    return lm.head(states)[:, [ids.yes, ids.no]]
+
+
+def _check_length(lm: LanguageModel, longest: int) -> None:
+    limit = position_limit(lm)
+    if limit is not None and longest > limit:
+        raise ValueError(
+            f"a prompt takes {longest} positions, but {type(lm.model).__name__} takes {limit}: encode prompts with a "
+            "smaller max_tokens"
+        )
