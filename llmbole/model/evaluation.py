@@ -11,9 +11,10 @@ import torch
 
 from llmbole.data import leak
 from llmbole.data.loader import rows_of
+from llmbole.data.pair_rows import PairRows
 from llmbole.data.pairs import PairSplit
 from llmbole.evaluator import lists, row_values
-from llmbole.evaluator.collector import Evaluator
+from llmbole.evaluator.collector import Collector, Evaluator
 from llmbole.model import grouping, ranking, retrieval
 from llmbole.model.base import LLMRecommender
 from llmbole.model.session import Session, no_leaks, open_session
@@ -24,6 +25,7 @@ from llmbole.trainer.trainer import Trainer
 PER_USER_FILE = "per_user.npz"
 ROWS_FILE = "rows.npz"
 LISTS_PER_BATCH = 64
+ROWS_PER_BATCH = 4096
 
 
 class Ticking:
@@ -149,6 +151,69 @@ def _check_histories(session: Session) -> None:
     part, phase = session.parts[2], session.ranking_split.phase("test")
     shown = part[rows_of(part, phase)][session.config["ITEM_ID_FIELD"] + session.config["LIST_SUFFIX"]]
     no_leaks(leak.check_histories(phase, shown.numpy()))
+
+
+def score_pairs(
+    run: StageRun,
+    model: Any,  # noqa: ANN401 - a method that predicts labels by a prompt
+    data: Artifact,
+    split: Artifact,
+    rows: PairRows,
+    beside: Artifact | None = None,
+) -> dict[str, Any]:
+    """Test scores of a method that gives each labelled row a probability.
+
+    Args:
+        run: The stage; it must declare `protocol`, `dataset.name` and `seed`.
+        model: The method.
+        data: Prepared data.
+        split: Frozen split.
+        rows: All rows of the test.
+        beside: Scores of another model on the same rows; the mean of both is scored.
+
+    Returns:
+        The stage's summary: metrics, groups, how rows were scored.
+    """
+    session = open_session(run, data, split, type(model))
+    model.eval()
+    before, found = model.prompt.tokens_read, []
+    collector, evaluator = Collector(session.config), Evaluator(session.config)
+    other = None if beside is None else _beside(beside, rows)
+    nowhere = torch.zeros(0, dtype=torch.long)  # positives of a ranking, of which labelled rows have none
+    with run.progress(len(rows), "row") as ticker, torch.inference_mode():
+        for numbers in torch.arange(len(rows)).split(ROWS_PER_BATCH):
+            interaction = rows.interaction(numbers)
+            scores = model.predict(interaction).cpu()
+            scores = scores if other is None else (scores + other[numbers]) / 2
+            collector.eval_batch_collect(scores, interaction, nowhere, nowhere)
+            found.append(interaction["user_id"])
+            ticker(len(numbers))
+    run.count(llm_tokens=model.prompt.tokens_read - before)
+    saved = save_rows(run, session, evaluator, evaluator.evaluate(collector.get_data_struct()))
+    extra = {"rows": len(rows), "users": len(torch.cat(found).unique())}
+    metric, value = next(iter(saved["metrics"].items()))
+    return {
+        **saved,
+        "scoring": "answer_probability" if other is None else "mean_with_backbone",
+        "extra": extra,
+        "llm_parameters": model.prompt.lm.parameters_total,
+        "did": f"{metric} {value:.4f} over {extra['rows']} rows of {extra['users']} users",
+    }
+
+
+def _beside(scores: Artifact, rows: PairRows) -> torch.Tensor:
+    """Another model's probabilities of the same rows. Shape `[R]`."""
+    with np.load(scores.folder / ROWS_FILE, allow_pickle=False) as stored:
+        other, items = stored["scores"], stored["items"]
+    if not np.array_equal(items, rows.interaction(np.arange(len(rows)))["item_id"].numpy()):
+        raise ValueError(
+            f"{scores.folder / ROWS_FILE} holds other rows than the test's; delete it and run again"
+        )
+    if other.min() < 0 or other.max() > 1:
+        raise ValueError(
+            f"{scores.folder / ROWS_FILE} holds scores that are no probabilities; they have no mean"
+        )
+    return torch.from_numpy(other)
 
 
 def _by_likelihood(

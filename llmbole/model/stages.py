@@ -156,17 +156,17 @@ def encode_text(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, 
 
     texts = item_texts(data, split, run["align.text"])
     with run.progress(len(texts), "text") as ticker:
-        vectors = encode.encode_texts(encoder_spec(run), texts, _device(run), progress=ticker)  # [n_items, D]
+        vectors = encode.encode_texts(encoder_spec(run), texts, device(run), progress=ticker)  # [n_items, D]
     training.save_tensors(run.folder / "text.safetensors", {"text": torch.from_numpy(vectors)})
     return {"did": f"{len(texts) - 1} texts, width {vectors.shape[1]}"}
 
 
 def item_texts(data: Artifact, split: Artifact, template: str) -> list[str]:
     """A text per item by internal id, empty for the padding item."""
-    from llmbole.data.split import Split
+    from llmbole.data import splits
     from llmbole.data.text import ItemText
 
-    return ItemText.load(data.folder, Split.load(split.folder).item_tokens).format(
+    return ItemText.load(data.folder, splits.load(split.folder).item_tokens).format(
         template, missing={"description": "no description"}
     )
 
@@ -190,7 +190,7 @@ def text_vectors(run: StageRun, data: Artifact, split: Artifact, text: Artifact 
     from llmbole.model import training
 
     if text is None:
-        return encode.TrainableEncoder(encoder_spec(run), item_texts(data, split, template), _device(run))
+        return encode.TrainableEncoder(encoder_spec(run), item_texts(data, split, template), device(run))
     table = nn.Embedding.from_pretrained(training.load_tensors(text, "text")["text"], freeze=True)
     table.dimension = table.embedding_dim
     return table
@@ -212,7 +212,7 @@ def title_choice(run: StageRun, data: Artifact, split: Artifact, *, user: bool, 
     from llmbole.llm import backbone
     from llmbole.llm.choice import TitleChoice
 
-    lm = backbone.load(llm_spec(run), _device(run)).freeze()
+    lm = backbone.load(llm_spec(run), device(run)).freeze()
     prompt = run["prompt"]
     text = (prompt["user"] if user else "{bos}") + prompt["text"]
     listed = prompt["listed"] + ("{vector:soft}" if item else "")
@@ -257,7 +257,8 @@ def _backbone_settings(run: StageRun) -> tuple[str, dict[str, Any]]:
     return name, own
 
 
-def _device(run: StageRun) -> Any:  # noqa: ANN401 - a torch device
+def device(run: StageRun) -> Any:  # noqa: ANN401 - a torch device
+    """The torch device of the run."""
     from llmbole.config import resolve_device
 
     return resolve_device(run.resources.get("device", "auto"))

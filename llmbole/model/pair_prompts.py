@@ -1,0 +1,301 @@
+"""Leaves of the methods that ask an LLM about a user and an item: settings, rows, tuning, and the text-only model.
+
+The stage `tune_text` is TALLRec's tuning and step 1 of CoLLM: one function, so one artifact for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from llmbole.data import splits
+from llmbole.data.pair_rows import SHOWN, PairRows
+from llmbole.data.pairs import PairSplit
+from llmbole.evaluator import metrics
+from llmbole.llm import backbone, tune
+from llmbole.llm.lora import Adapter, LoraSettings
+from llmbole.llm.pair_prompt import Answer, PairPrompt, Wording
+from llmbole.llm.tune import TuneSettings
+from llmbole.model import stages, training
+from llmbole.model.base import LLMRecommender
+from llmbole.pipeline.run import StageRun
+from llmbole.pipeline.stage import stage
+from llmbole.pipeline.store import Artifact
+from llmbole.settings import SettingsError, build
+
+PROTOCOLS = ("temporal_collm", "temporal_ratio", "unified_ctr", "loo_ctr")
+ROWS_PER_BATCH = 4096  # whose prompts are held at once, sorted by length and run in smaller batches
+VALIDATION_SEED = 1  # added to the run's, so that validation rows are drawn apart from training rows
+
+
+@dataclass(frozen=True)
+class PairTuning(TuneSettings):
+    """Training on rows, chosen by the AUC of validation rows.
+
+    Attributes:
+        rows: Training rows, drawn at random; 0 takes all.
+        valid_rows: Validation rows, drawn at random; 0 takes all.
+    """
+
+    rows: int
+    valid_rows: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        problems = [
+            f"{name} = {getattr(self, name)}: must be at least 0, which takes all"
+            for name in ("rows", "valid_rows")
+            if getattr(self, name) < 0
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+
+
+@dataclass(frozen=True)
+class PromptSettings(Wording):
+    """The prompt of titles.
+
+    Attributes:
+        text: The template.
+        history: Titles shown, the newest ones.
+        shown: `likes`, or `all` of the protocol's history.
+    """
+
+    text: str
+    history: int
+    shown: Literal["likes", "all"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.history < 0:
+            raise ValueError(f"history = {self.history}: must be at least 0")
+
+
+class Asking(Protocol):
+    """A method that asks with a prompt."""
+
+    prompt: PairPrompt
+
+
+def checks(**parts: type) -> type:
+    """A settings class that builds the prompt, the answer and each named part of the settings, and so checks them.
+
+    Args:
+        **parts: Setting name to frozen dataclass.
+
+    Returns:
+        A class with `check(settings)`.
+    """
+
+    class Checks:
+        @classmethod
+        def check(cls, settings: Mapping[str, Any]) -> None:
+            problems = []
+            for name, part in {"prompt": PromptSettings, "answer": Answer, **parts}.items():
+                try:
+                    build(part, settings[name], name)
+                except SettingsError as error:
+                    problems.append(str(error))
+            if problems:
+                raise SettingsError("\n".join(problems))
+
+    return Checks
+
+
+def open_prompt(run: StageRun, data: Artifact, split: Artifact, text: str | None = None) -> PairPrompt:
+    """The run's prompt over the run's frozen LLM.
+
+    Args:
+        run: The stage; it must declare `prompt`, `answer`, `llm` and `dataset`.
+        data: Prepared data.
+        split: Frozen split.
+        text: A template in place of the prompt of titles.
+
+    Returns:
+        The prompt.
+    """
+    lm = backbone.load(stages.llm_spec(run), stages.device(run)).freeze()
+    wording = build(PromptSettings, run["prompt"], "prompt")
+    answer = build(Answer, run["answer"], "answer")
+    titles = stages.item_texts(data, split, "{title}")
+    return PairPrompt(lm, text or wording.text, wording, answer, titles, run["dataset"]["words"])
+
+
+def rows(
+    run: StageRun, split: Artifact, part: str, *, length: int = 1, sample: int = 0, seed: int = 0
+) -> PairRows:
+    """Rows of a part with the history that the prompt shows.
+
+    Args:
+        run: The stage; it must declare `prompt`, `dataset` and `protocol`.
+        split: Frozen split.
+        part: `train`, `valid` or `test`.
+        length: Longest history for a conventional model.
+        sample: Rows to take, drawn at random; 0 takes all.
+        seed: Of the draw.
+
+    Returns:
+        The rows.
+    """
+    settings = build(PromptSettings, run["prompt"], "prompt")
+    opened = splits.load(split.folder)
+    assert isinstance(opened, PairSplit)  # the protocols of these methods label pairs
+    rated = run["protocol"]["labels"]["kind"] == "threshold" and settings.shown == "likes"
+    liked_from = run["dataset"]["label"]["positive_from"] if rated else None
+    return PairRows(
+        opened, part, shown=settings.history, liked_from=liked_from, length=length, sample=sample, seed=seed
+    )
+
+
+def encoded(model: Asking, interaction: Any) -> list[Any]:  # noqa: ANN401 - RecBole's Interaction
+    """Prompts of rows: `shown [B, L]`, `item_id [B]`."""
+    histories = [[item for item in row if item] for row in interaction[SHOWN].tolist()]
+    return model.prompt.encode(histories, interaction["item_id"].tolist())
+
+
+def like_loss(logits: Tensor, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
+    """Binary cross-entropy of the logits that rows are liked; a scalar."""
+    return functional.binary_cross_entropy_with_logits(logits, interaction["label"].to(logits.device))
+
+
+class TextAnswers(LLMRecommender):
+    """An LLM that is asked in words alone whether a user likes an item.
+
+    Args:
+        prompt: The prompt of titles over the LLM.
+        adapter: Updates of the LLM; none leaves it as it is.
+    """
+
+    def __init__(self, prompt: PairPrompt, adapter: Adapter | None = None) -> None:
+        super().__init__()
+        self.prompt, self.adapter = prompt, adapter
+
+    def calculate_loss(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
+        """Binary cross-entropy of the answers.
+
+        Args:
+            interaction: `shown [B, L]`, `item_id [B]`, `label [B]`.
+
+        Returns:
+            A scalar.
+        """
+        return like_loss(self.prompt.logits(encoded(self, interaction), {}), interaction)
+
+    def predict(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
+        """Probabilities that rows are liked. Shape `[B]`."""
+        return self.prompt.probabilities(encoded(self, interaction))
+
+
+@stage(
+    makes="lora",
+    needs=("data", "split"),
+    uses=("tune", "lora", "prompt", "answer", "llm", "dataset", "protocol", "seed"),
+)
+def tune_text(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
+    """LoRA on the prompt of titles: TALLRec, and step 1 of CoLLM."""
+    training.seed_everything(run.seed)
+    model = TextAnswers(*open_adapted(run, data, split))
+    settings = build(PairTuning, run["tune"], "tune")
+    summary = fit(run, model, split, settings)
+    assert model.adapter is not None
+    model.adapter.save(run.folder)
+    return summary
+
+
+def open_adapted(
+    run: StageRun, data: Artifact, split: Artifact, text: str | None = None
+) -> tuple[PairPrompt, Adapter]:
+    """The run's prompt over the run's LLM with untrained updates; see `open_prompt`."""
+    prompt = open_prompt(run, data, split, text)
+    return prompt, Adapter(prompt.lm, build(LoraSettings, run["lora"], "lora"))
+
+
+def fit(
+    run: StageRun,
+    model: Any,  # noqa: ANN401 - an Asking module
+    split: Artifact,
+    settings: PairTuning,
+    *,
+    length: int = 1,
+) -> dict[str, Any]:
+    """Train what requires gradients in a method, and leave it in its best state on validation rows.
+
+    Args:
+        run: The stage.
+        model: An `Asking` module.
+        split: Frozen split.
+        settings: Of the training.
+        length: Longest history for a conventional model.
+
+    Returns:
+        A summary: steps, the best one, its validation AUC, trainable parameters, what was done.
+    """
+    train = rows(run, split, "train", length=length, sample=settings.rows, seed=run.seed)
+    valid = rows(
+        run, split, "valid", length=length, sample=settings.valid_rows, seed=run.seed + VALIDATION_SEED
+    )
+
+    def loss(numbers: Tensor) -> tuple[Tensor, int]:
+        before = model.prompt.tokens_read
+        value = model.calculate_loss(train.interaction(numbers))
+        return value, model.prompt.tokens_read - before
+
+    def validate() -> tuple[float, int]:
+        before = model.prompt.tokens_read
+        scores = predict_all(model, valid, lambda done: None)
+        return metrics.auc(valid.labels, scores.numpy()), model.prompt.tokens_read - before
+
+    with run.progress(settings.steps, "step") as ticker:
+        tuned = tune.tune(
+            model,
+            loss,
+            len(train),
+            settings,
+            seed=run.seed,
+            workspace=run.workspace,
+            validate=validate,
+            progress=ticker,
+        )
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    run.count(trainable_parameters=parameters, llm_tokens=tuned.tokens)
+    return {
+        "rows": len(train),
+        "steps": tuned.step,
+        "best_step": tuned.best_step,
+        "valid_auc": tuned.score,
+        "valid_aucs": tuned.scores,
+        "loss": tuned.loss,
+        "trainable_parameters": parameters,
+        "did": f"{parameters:,} parameters, step {tuned.best_step} of {tuned.step} is best, AUC {tuned.score:.4f} "
+        f"on {len(valid)} validation rows",
+    }
+
+
+@torch.inference_mode()
+def predict_all(model: Any, wanted: PairRows, progress: Any) -> Tensor:  # noqa: ANN401 - an Asking module; a ticker
+    """Probabilities of rows, in their order. Shape `[R]`, on the CPU."""
+    found = []
+    for numbers in torch.arange(len(wanted)).split(ROWS_PER_BATCH):
+        found.append(model.predict(wanted.interaction(numbers)).cpu())
+        progress(len(numbers))
+    return torch.cat(found)
+
+
+def load_learned(model: nn.Module, artifact: Artifact) -> None:
+    """Give a model what training changed in it; names must be the same.
+
+    Raises `ValueError`: They are not.
+    """
+    tensors = training.load_tensors(artifact, training.WEIGHTS)
+    own = tune.learned(model)
+    if tensors.keys() != own.keys():
+        differing = sorted(tensors.keys() ^ own.keys())
+        raise ValueError(
+            f"{artifact.folder} does not fit {type(model).__name__}: {', '.join(differing[:5])} differ"
+        )
+    model.load_state_dict(tensors, strict=False)
