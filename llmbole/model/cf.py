@@ -324,6 +324,11 @@ def load_backbone(session: Session, folder: Path) -> Backbone:
     return Backbone(model, session)
 
 
+def untrained(session: Session) -> Backbone:
+    """A conventional recommender with fresh weights, to be trained row by row as part of a method."""
+    return Backbone(_make(session, "rows"), session)
+
+
 def _make(session: Session, training: str) -> Any:  # noqa: ANN401 - a RecBole model
     config = session.config
     name = config["model"]
