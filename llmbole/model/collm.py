@@ -249,12 +249,9 @@ class Collaborative(nn.Module):
         items = backbone.item_vectors()  # [n_items, d_item]
         self.register_buffer("items", None if self.learns else items, persistent=False)
         users = backbone.user_vectors(_one_row(self.length))  # [1, d]
-        self.repeats, rest = divmod(users.shape[1], items.shape[1])
-        if rest:
-            raise ValueError(
-                f"{config['model']}'s user vectors are {users.shape[1]} wide and its items' {items.shape[1]}; one "
-                "mapping takes both, so the first must be a multiple of the second"
-            )
+        self.repeats = -(
+            -users.shape[1] // items.shape[1]
+        )  # DIN's user vectors are wider: its items' stand repeated
         inner = settings.factor * users.shape[1]
         self.mapping = nn.Sequential(  # g, shared by users and items
             nn.Linear(users.shape[1], inner), nn.ReLU(), nn.Linear(inner, hidden_size * settings.tokens)
@@ -274,7 +271,7 @@ class Collaborative(nn.Module):
         with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
             users = self.vectors.users(self.backbone, rows)  # [B, d]
             table = self.vectors.items(self.backbone) if self.learns else self.items  # [n_items, d_item]
-            items = table[rows["item_id"]].repeat(1, self.repeats)  # [B, d]
+            items = table[rows["item_id"]].repeat(1, self.repeats)[:, : users.shape[1]]  # [B, d]
         return {
             "user": self.mapping(users).view(-1, self.width),
             "item": self.mapping(items).view(-1, self.width),
@@ -330,5 +327,7 @@ def _one_row(length: int) -> Any:  # noqa: ANN401 - RecBole's Interaction
 # - one text per prompt: the code draws from four lines, which are equal;
 # - under protocols whose histories hold dislikes too, the prompt still lists likes only, as its words say;
 # - the warm-up counts steps over all training; in the code it begins anew four times;
+# - DIN's item vectors are repeated to the width of its user vectors, three times if both have as many fields,
+#   as in the code; else the last repetition is cut;
 # - T3 trains LoRA and mapping together on a trained, frozen backbone; the paper says one step, and not what of the
 #   backbone.

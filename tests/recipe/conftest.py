@@ -12,6 +12,7 @@ from llmbole.data import cards as dataset_cards
 
 USERS = 40
 NAME = "ml-slice"
+WITHOUT_BACKBONE = ("LLMOnly", "ICL", "TALLRec")
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +60,7 @@ def run(raw_slice, cards, shared, monkeypatch):
             "store": str(folder / "store"),
             "leaderboard": str(folder / "leaderboard"),
         }
-        backbone = {} if model == "LLMOnly" else {"backbone.epochs": 2}
+        backbone = {} if model in WITHOUT_BACKBONE else {"backbone.epochs": 2}
         return llmbole.run(
             model, NAME, settings={**own, "progress": False, **backbone, **(settings or {})}, **more
         )

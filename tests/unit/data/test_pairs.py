@@ -10,6 +10,7 @@ import pytest
 from llmbole.data import leak, pair_leak, splits
 from llmbole.data import protocol as protocols
 from llmbole.data.convert.report import DataError
+from llmbole.data.pair_rows import PairRows
 from llmbole.data.pairs import PARTS, PairSplit
 from llmbole.data.source import Label, Windows
 
@@ -264,3 +265,61 @@ def test_a_changed_file_is_found(freeze):
     assert problems_of(changed, "loo_rating") == [
         "the split's arrays differ from its hash: a file was changed after it was frozen"
     ]
+
+
+def shown(split, part, **settings):
+    """Each row's item, the items that a prompt shows, and those that a conventional model reads, as words."""
+    found = PairRows(split, part, **{"shown": 9, "length": 9, **settings})
+    rows = found.interaction(np.arange(len(found)))
+    tokens = split.item_tokens
+    words = [
+        ["".join(tokens[item] for item in row if item) for row in rows[name].tolist()]
+        for name in ("shown", "item_id_list")
+    ]
+    return list(zip(tokens[rows["item_id"].numpy()].tolist(), *words, strict=True))
+
+
+def test_prompts_show_likes_where_models_read_all(freeze):
+    split = freeze("temporal_ratio", ratios=(0.6, 0.2, 0.2))
+    assert shown(split, "test", liked_from=4.0) == [("w", "xz", "xzyv"), ("v", "", "z")]
+    assert shown(split, "test") == [("w", "xzyv", "xzyv"), ("v", "z", "z")]
+    assert shown(split, "test", shown=2, length=3) == [("w", "yv", "zyv"), ("v", "z", "z")]
+    assert shown(split, "test", liked_from=9.0) == [("w", "", "xzyv"), ("v", "", "z")]
+
+
+def test_a_protocol_of_positives_shows_what_it_has(freeze):
+    split = freeze("temporal_ratio", ratios=(0.6, 0.2, 0.2), history="positives")
+    assert shown(split, "test") == shown(split, "test", liked_from=4.0) == [("w", "xz", "xz"), ("v", "", "")]
+
+
+def test_rows_of_ml_100k_are_those_of_recboles_loader(prepared, card, tmp_path):
+    from llmbole.config import Config
+    from llmbole.data.split_dataset import PairLoader, make_split_dataset
+
+    splits.freeze(protocols.protocol("unified_ctr"), card, prepared, tmp_path)
+    split = splits.load(tmp_path)
+    values = {"eval_args": {"split": {"LS": "valid_and_test"}, "mode": "labeled"}, "metrics": ["AUC"]}
+    settings = {**values, "valid_metric": "AUC", "train_neg_sample_args": None, "MAX_ITEM_LIST_LENGTH": 7}
+    config = Config("DIN", "ml-100k", prepared, {**settings, "eval_batch_size": 10**6}, seed=1)
+    loader = PairLoader(config, make_split_dataset(config, split).build()[2], training=False)
+    ((expected, *_),) = list(loader)
+    rows = PairRows(split, "test", shown=3, liked_from=4.0, length=7)
+    found = rows.interaction(np.arange(len(rows)))
+    for name in ("user_id", "item_id", "label", "item_id_list", "item_length"):
+        assert np.array_equal(found[name], expected[name]), name
+    pairs = split.part("test")
+    for row in range(0, len(rows), 500):
+        before = np.arange(split.offsets[pairs.users[row]], pairs.positions[row])
+        liked = split.items[before[split.ratings[before] >= 4]][-3:]
+        assert found["shown"][row][: len(liked)].tolist() == liked.tolist()
+        assert not found["shown"][row][len(liked) :].any()
+
+
+def test_a_sample_is_drawn_by_its_seed_and_keeps_the_order(freeze):
+    split = freeze("temporal_ratio", ratios=(0.6, 0.2, 0.2))
+    one, same, other = (PairRows(split, "train", shown=1, sample=3, seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(one.places, same.places) and len(one) == 3
+    assert not np.array_equal(one.places, other.places)
+    assert (np.diff(one.places) > 0).all()
+    assert np.array_equal(one.labels, split.part("train").labels[one.places])
+    assert len(PairRows(split, "train", shown=1, sample=100)) == len(split.part("train"))
