@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers import DynamicCache
 
 from llmbole.llm import packing
@@ -222,7 +223,13 @@ def _behind_prefix(
 def _at_ends(lm: LanguageModel, hidden: Tensor, ends: Tensor, ids: AnswerIds) -> Tensor:
     """Logits of the answers at one place of each row, `[B, 2]`."""
     states = hidden[torch.arange(len(hidden), device=hidden.device), ends.to(hidden.device)]  # [B, H]
-    return lm.head(states)[:, [ids.yes, ids.no]]
+    head: Any = lm.model.get_output_embeddings()
+    answers = [ids.yes, ids.no]
+    if type(head) is not nn.Linear:
+        return lm.head(states)[:, answers]
+    # Two rows of the head in single precision: logits rounded to bfloat16 would make many rows equal.
+    bias = None if head.bias is None else head.bias[answers].float()
+    return functional.linear(states.to(head.weight.device).float(), head.weight[answers].float(), bias)
 
 
 def _check_length(lm: LanguageModel, longest: int) -> None:

@@ -114,7 +114,7 @@ class CoLLM(LLMRecommender):
         super().__init__()
         self.prompt, self.adapter, self.encoder, self.settings = prompt, adapter, encoder, settings
         adapter.requires_grad_(settings.tuning == "T3")
-        self.to(prompt.lm.device)
+        encoder.to(prompt.lm.device)  # the updates lie where their layers do
 
     @stage(
         makes="mapping",

@@ -36,6 +36,10 @@ def cards(tmp_path_factory) -> Path:
         "kind": "folder",
         "files": {f"{NAME}.{kind}": None for kind in ("inter", "user", "item")},
     }
+    days = ["1997-09-01", "1998-01-01", "1998-03-01", "1998-05-01"]
+    card["windows"] = {
+        name: days[number : number + 2] for number, name in enumerate(("train", "valid", "test"))
+    }
     folder = tmp_path_factory.mktemp("cards")
     (folder / f"{NAME}.yaml").write_text(yaml.safe_dump(card), encoding="utf-8")
     return folder

@@ -62,7 +62,7 @@ def test_a_method_runs_from_raw_files_to_a_sealed_record(ask, model):
         assert record.cost["mapping"].llm_tokens > 0
 
 
-@pytest.mark.parametrize("protocol", ["temporal_ratio", "loo_ctr"])
+@pytest.mark.parametrize("protocol", ["temporal_collm", "temporal_ratio", "loo_ctr"])
 def test_other_protocols_of_pairs_run(ask, protocol):
     assert 0 <= ask("TALLRec", protocol=protocol).metrics["AUC"] <= 1
 

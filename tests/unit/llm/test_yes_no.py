@@ -145,6 +145,17 @@ def test_scores_keep_their_order_in_any_batch_and_behind_a_kept_prefix(lm, promp
 
 
 @torch.inference_mode()
+def test_rows_of_a_model_in_bfloat16_do_not_become_equal(titles):
+    lm = load(LLMSpec(precision="bfloat16")).freeze()
+    template = Template('{bos}Is "{title}" from {year}? Answer:')
+    rows = [{"title": title, "year": str(year)} for title in titles for year in range(1960, 1990)]
+    ids = yes_no.answer_ids(lm.tokens, "Answer:")
+    logits = yes_no.score(lm, template.encode_many(lm.tokens, rows), ids)
+    scores = yes_no.probabilities(logits, "difference")
+    assert len(scores.unique()) > 0.9 * len(rows)
+
+
+@torch.inference_mode()
 def test_a_prompt_alone_has_a_prefix_that_leaves_its_last_token(lm, prompts, soft):
     one = TEMPLATE.encode_many(lm.tokens, [{"history": [], "title": "M (1931)"}] * 2)
     assert yes_no.common_prefix(one) <= one[0].soft["user"][0]
