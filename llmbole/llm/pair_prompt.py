@@ -145,7 +145,7 @@ class PairPrompt:
         prompts: Sequence[Encoded],
         vectors: Vectors | None = None,
         *,
-        token_budget: int = 8192,
+        token_budget: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
         """The probability that each row's item is liked; see `yes_no.score`. Shape `[N]`, float64, on the CPU."""

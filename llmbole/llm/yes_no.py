@@ -21,6 +21,8 @@ from llmbole.llm.tokens import TextTokenizer
 
 Kind = Literal["difference", "yes"]
 Vectors = Callable[[Sequence[int]], Mapping[str, Tensor]]
+CPU_BUDGET = 2048  # positions whose activations stay in a processor's cache
+GPU_BUDGET = 16384
 _OPENING = "\"'([{<\u201c\u2018\u00ab"
 
 
@@ -146,7 +148,7 @@ def score(
     ids: AnswerIds,
     vectors: Vectors | None = None,
     *,
-    token_budget: int = 8192,
+    token_budget: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Logits of yes and no for any number of prompts.
@@ -159,7 +161,7 @@ def score(
         prompts: encoded prompts of one template.
         ids: of the answers.
         vectors: gives, for places of prompts in their order, each soft slot's vectors, `[n, H]`.
-        token_budget: positions of one forward pass, padding included.
+        token_budget: positions of one forward pass, padding included; None takes what suits the device.
         progress: told how many prompts are done.
 
     Returns:
@@ -172,7 +174,8 @@ def score(
     shared = common_prefix(prompts)
     cache = _prefix_cache(lm, prompts[0].ids[:shared]) if shared else None
     result = torch.zeros(len(prompts), 2)
-    for units in packing.batches(lengths - shared, np.ones((len(lengths), 1), dtype=int), token_budget):
+    budget = token_budget or (CPU_BUDGET if lm.device.type == "cpu" else GPU_BUDGET)
+    for units in packing.batches(lengths - shared, np.ones((len(lengths), 1), dtype=int), budget):
         places = [row for row, _, _ in units]
         embeddings, mask = embed(lm, [prompts[place] for place in places], vectors(places) if vectors else {})
         hidden = _behind_prefix(lm, embeddings[:, shared:], cache, shared)
