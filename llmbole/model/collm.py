@@ -239,22 +239,19 @@ class Collaborative(nn.Module):
         super().__init__()
         config = backbone.session.config
         self.length = int(config["MAX_ITEM_LIST_LENGTH"] or 1)
-        self.vectors, self.learns, self.width = (
-            cf.vectors_of(config["model"]),
-            settings.learns_backbone,
-            hidden_size,
-        )
+        self.vectors, self.learns = cf.vectors_of(config["model"]), settings.learns_backbone
+        self.width = hidden_size
         self.device = config["device"]
         self.backbone = backbone.model.requires_grad_(self.learns)
         items = backbone.item_vectors()  # [n_items, d_item]
         self.register_buffer("items", None if self.learns else items, persistent=False)
-        users = backbone.user_vectors(_one_row(self.length))  # [1, d]
+        dimension = backbone.user_dimension  # d
         self.repeats = -(
-            -users.shape[1] // items.shape[1]
+            -dimension // items.shape[1]
         )  # DIN's user vectors are wider: its items' stand repeated
-        inner = settings.factor * users.shape[1]
+        inner = settings.factor * dimension
         self.mapping = nn.Sequential(  # g, shared by users and items
-            nn.Linear(users.shape[1], inner), nn.ReLU(), nn.Linear(inner, hidden_size * settings.tokens)
+            nn.Linear(dimension, inner), nn.ReLU(), nn.Linear(inner, hidden_size * settings.tokens)
         )
 
     def train(self, mode: bool = True) -> Collaborative:
@@ -306,16 +303,6 @@ class FreeTokens(nn.Module):
             "user": self.users(rows["user_id"]).view(-1, self.width),
             "item": self.items(rows["item_id"]).view(-1, self.width),
         }
-
-
-def _one_row(length: int) -> Any:  # noqa: ANN401 - RecBole's Interaction
-    """A row of the first user and item, to see how wide vectors are."""
-    from recbole.data.interaction import Interaction
-
-    one = torch.ones(1, dtype=torch.long)
-    history = torch.zeros(1, length, dtype=torch.long)
-    history[0, 0] = 1
-    return Interaction({"user_id": one, "item_id": one, "item_id_list": history, "item_length": one})
 
 
 # Departures from the paper and its code:

@@ -55,6 +55,7 @@ def make(monkeypatch):
     vectors = cf.Vectors(
         lambda model: model.item_embedding.weight,
         lambda model, rows: model.dropout(model.user_embedding(rows["user_id"])),
+        lambda model: model.user_embedding.embedding_dim,
     )
     monkeypatch.setitem(cf.VECTORS, "Factors", vectors)
 
