@@ -290,3 +290,22 @@ def _convert(hint: Any, value: object, name: str, problems: list[str]) -> Any:  
             f"{name} = {value!r} is a {type(value).__name__}, expected {getattr(expected, '__name__', expected)}"
         )
     return value
+
+
+def part_problems(parts: Mapping[str, type], settings: Mapping[str, Any]) -> list[str]:
+    """What is wrong in parts of the settings that are built from their own dataclasses.
+
+    Args:
+        parts: Setting name to frozen dataclass.
+        settings: All settings.
+
+    Returns:
+        A message for each part that can't be built.
+    """
+    problems = []
+    for name, part in parts.items():
+        try:
+            build(part, settings[name], name)
+        except SettingsError as error:
+            problems.append(str(error))
+    return problems

@@ -26,7 +26,7 @@ from llmbole.model.base import LLMRecommender
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
-from llmbole.settings import SettingsError, build
+from llmbole.settings import SettingsError, build, part_problems
 
 PROTOCOLS = ("temporal_collm", "temporal_ratio", "unified_ctr", "loo_ctr")
 ROWS_PER_BATCH = 4096  # whose prompts are held at once, sorted by length and run in smaller batches
@@ -95,12 +95,7 @@ def checks(**parts: type) -> type:
     class Checks:
         @classmethod
         def check(cls, settings: Mapping[str, Any]) -> None:
-            problems = []
-            for name, part in {"prompt": PromptSettings, "answer": Answer, **parts}.items():
-                try:
-                    build(part, settings[name], name)
-                except SettingsError as error:
-                    problems.append(str(error))
+            problems = part_problems({"prompt": PromptSettings, "answer": Answer, **parts}, settings)
             if problems:
                 raise SettingsError("\n".join(problems))
 

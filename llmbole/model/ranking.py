@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from llmbole.llm.choice import ChoicePrompt, TitleChoice
-from llmbole.settings import SettingsError, build
+from llmbole.settings import SettingsError, part_problems
 
 CANDIDATES = "candidate_list"
 
@@ -71,12 +71,8 @@ def checks(**parts: type) -> type:
     class Checks:
         @classmethod
         def check(cls, settings: Mapping[str, Any]) -> None:
-            problems = []
-            for name, part in parts.items():
-                try:
-                    build(part, settings[name], name)
-                except SettingsError as error:
-                    problems.append(str(error))
+            problems = part_problems(parts, settings)
+            for name in parts:
                 wanted, kept = settings[name].get("positions"), settings.get("positions")
                 if wanted and kept and wanted > kept:
                     problems.append(
