@@ -87,8 +87,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 
 def test_lists(installed: Path, tmp_path: Path) -> None:
-    names = {path.stem for path in (ROOT / "properties" / "dataset").rglob("*.yaml")}
-    assert names <= set(call(installed, "list", "datasets", cwd=tmp_path).split())
+    folder = ROOT / "properties" / "dataset"
+    listed = call(installed, "list", "datasets", cwd=tmp_path).split()
+    assert {path.stem for path in folder.glob("*.yaml")} <= set(listed)
+    for template in (folder / "template").glob("*.yaml"):
+        assert any(name.startswith(f"{template.stem}-") for name in listed)
     assert {"ALLMRec", "LLMOnly", "MLPLLM"} <= set(call(installed, "list", "models", cwd=tmp_path).split())
 
 
