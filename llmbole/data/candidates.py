@@ -9,6 +9,43 @@ from __future__ import annotations
 import numpy as np
 
 
+class UnknownItems:
+    """The items that each owner has no interaction with, numbered 0, 1, ... in ascending order.
+
+    Args:
+        owners: Owner of each known interaction, 0 to `count - 1`. Shape `[N]`.
+        items: Item of each known interaction, from 1. Shape `[N]`.
+        count: Number of owners.
+        n_items: Number of items, the padding item 0 included.
+
+    Attributes:
+        sizes: How many items each owner does not know. Shape `[count]`.
+    """
+
+    def __init__(self, owners: np.ndarray, items: np.ndarray, count: int, n_items: int) -> None:
+        own = np.unique(owners.astype(np.int64) * n_items + items)  # sorted by owner, then by item
+        own_owners, own_items = own // n_items, own % n_items
+        counts = np.bincount(own_owners, minlength=count)
+        self.n_items, self.sizes = n_items, n_items - 1 - counts
+        self._starts = np.cumsum(counts) - counts
+        # Item s at place p among its owner's has s - 1 - p unknown items below it.
+        below = own_items - 1 - (np.arange(len(own)) - self._starts[own_owners])
+        self._keys = own_owners * n_items + below  # ascending
+
+    def items(self, owners: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+        """The items of some numbers: number r is item r + 1 + (known items below it).
+
+        Args:
+            owners: Shape `[...]`, or one that broadcasts.
+            ranks: Below the owner's size. Shape `[...]`.
+
+        Returns:
+            Items. Shape `[...]`.
+        """
+        passed = np.searchsorted(self._keys, owners * self.n_items + ranks, side="right")
+        return ranks + 1 + passed - self._starts[owners]
+
+
 def draw(
     targets: np.ndarray,
     owners: np.ndarray,
@@ -35,23 +72,16 @@ def draw(
         ValueError: Rows whose users have too few other items; `args[1]` holds the rows.
     """
     rows = len(targets)
-    own = np.unique(owners.astype(np.int64) * n_items + items)  # sorted by row, then by item
-    own_rows, own_items = own // n_items, own % n_items
-    counts = np.bincount(own_rows, minlength=rows)  # [U]
-    free = n_items - 1 - counts  # [U]
-    short = np.flatnonzero(free < negatives)
+    unknown = UnknownItems(owners, items, rows, n_items)
+    short = np.flatnonzero(unknown.sizes < negatives)
     if len(short):
         raise ValueError(f"too few items to draw {negatives} from", short)
     raw = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(
         (rows, 2 * negatives + 1)
     )  # [U, 2n + 1] uint64
-    ranks = _distinct(raw[:, :negatives], free)  # [U, n]
-    # The rank-th free item is rank + 1 + (own items below it); own item s at place p has s - 1 - p free items below it.
-    starts = np.cumsum(counts) - counts  # [U]
-    below = own_items - 1 - (np.arange(len(own)) - starts[own_rows])
-    queries = np.arange(rows)[:, None] * n_items + ranks
-    passed = np.searchsorted(own_rows * n_items + below, queries, side="right") - starts[:, None]
-    candidates = np.concatenate([targets[:, None], ranks + 1 + passed], axis=1)  # [U, 1 + n]
+    ranks = _distinct(raw[:, :negatives], unknown.sizes)  # [U, n]
+    drawn = unknown.items(np.arange(rows)[:, None], ranks)
+    candidates = np.concatenate([targets[:, None], drawn], axis=1)  # [U, 1 + n]
     order = np.argsort(raw[:, negatives:], axis=1, kind="stable")
     return np.take_along_axis(candidates, order, axis=1).astype(np.int64)
 
@@ -74,18 +104,12 @@ def draw_one(
     Raises:
         ValueError: Users interacted with every item; `args[1]` holds them.
     """
-    own = np.unique(owners.astype(np.int64) * n_items + items)  # sorted by user, then by item
-    own_users, own_items = own // n_items, own % n_items
-    counts = np.bincount(own_users, minlength=int(users.max(initial=0)) + 1)
-    free = (n_items - 1 - counts)[users]  # [R]
-    if len(free) and free.min() < 1:
-        raise ValueError("no item is left to draw", np.unique(users[free < 1]))
+    unknown = UnknownItems(owners, items, int(users.max(initial=0)) + 1, n_items)
+    sizes = unknown.sizes[users]  # [R]
+    if len(sizes) and sizes.min() < 1:
+        raise ValueError("no item is left to draw", np.unique(users[sizes < 1]))
     raw = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(len(users))  # [R] uint64
-    ranks = (raw % free.astype(np.uint64)).astype(np.int64)
-    starts = np.cumsum(counts) - counts
-    below = own_users * n_items + own_items - 1 - (np.arange(len(own)) - starts[own_users])
-    passed = np.searchsorted(below, users * n_items + ranks, side="right") - starts[users]
-    return ranks + 1 + passed
+    return unknown.items(users, (raw % sizes.astype(np.uint64)).astype(np.int64))
 
 
 def _distinct(raw: np.ndarray, sizes: np.ndarray) -> np.ndarray:

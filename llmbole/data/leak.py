@@ -63,8 +63,7 @@ def check_training(
     Returns:
         Problems, one sentence for each kind; empty if training reaches training interactions only.
     """
-    trained = np.arange(len(split.items)) < split.train_ends[split.owners]
-    allowed = np.unique(_pairs(split, split.owners[trained], split.items[trained]))
+    allowed = np.unique(_pairs(split, split.owners[split.trained], split.items[split.trained]))
     problems = []
     outside = ~np.isin(_pairs(split, users, items), allowed)
     if outside.any():

@@ -64,6 +64,11 @@ class PairRows:
         """Label of each row. Shape `[R]`."""
         return self._pairs.labels[self.places]
 
+    @property
+    def items(self) -> np.ndarray:
+        """Item of each row. Shape `[R]`."""
+        return self._pairs.items[self.places]
+
     def interaction(self, rows: Tensor | Sequence[int] | np.ndarray) -> Interaction:
         """Rows as RecBole's models read them, and the items that prompts show.
 

@@ -174,6 +174,19 @@ class Split:
         return np.repeat(np.arange(self.n_users), np.diff(self.offsets))
 
     @cached_property
+    def trained(self) -> np.ndarray:
+        """Whether each interaction is for training. Shape `[N]`."""
+        return np.arange(len(self.items)) < self.train_ends[self.owners]
+
+    @cached_property
+    def train_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Training interactions of each user, `[n_users]`, and item, `[n_items]`."""
+        return (
+            np.bincount(self.owners[self.trained], minlength=self.n_users),
+            np.bincount(self.items[self.trained], minlength=self.n_items),
+        )
+
+    @cached_property
     def time_keys(self) -> np.ndarray:
         """What interactions are ordered by: times as the protocol's order sees them. Shape `[N]`."""
         return time_keys(np.asarray(self.timestamps), self.order)

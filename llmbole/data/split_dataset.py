@@ -129,8 +129,8 @@ class RankingDataset(SplitDataset):
         split = self.split
         sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
         taken = split.offsets[:-1] + int(sequential)  # the first interaction without a row, of each user
-        trained = np.arange(len(split.items))
-        trained = trained[(trained < split.train_ends[split.owners]) & (trained >= taken[split.owners])]
+        trained = np.flatnonzero(split.trained)
+        trained = trained[trained >= taken[split.owners[trained]]]
         parts = [self._in_recbole_order(trained, taken), *(split.phase(name).positions for name in PHASES)]
         floats = {field: self._scaled(field) for field in FLOATS if self._loads(field)}
         return [self._rows(np.asarray(positions), floats) for positions in parts]

@@ -83,9 +83,8 @@ def save_rows(
         `metrics` and `groups` as `save_scores` gives them.
     """
     rows, rules, split = evaluator.rows, session.protocol, session.split
-    assert (
-        rows is not None and rows.items is not None and isinstance(split, PairSplit)
-    )  # value metrics need rows
+    assert rows is not None and rows.items is not None  # a value metric was evaluated
+    assert isinstance(split, PairSplit)
     np.savez_compressed(
         run.folder / ROWS_FILE, users=rows.users, items=rows.items, labels=rows.labels, scores=rows.scores
     )
@@ -176,7 +175,7 @@ def score_pairs(
     """
     session = open_session(run, data, split, type(model))
     model.eval()
-    before, found = model.prompt.tokens_read, []
+    before = model.prompt.tokens_read
     collector, evaluator = Collector(session.config), Evaluator(session.config)
     other = None if beside is None else _beside(beside, rows)
     nowhere = torch.zeros(0, dtype=torch.long)  # positives of a ranking, of which labelled rows have none
@@ -186,11 +185,10 @@ def score_pairs(
             scores = model.predict(interaction).cpu()
             scores = scores if other is None else (scores + other[numbers]) / 2
             collector.eval_batch_collect(scores, interaction, nowhere, nowhere)
-            found.append(interaction["user_id"])
             ticker(len(numbers))
     run.count(llm_tokens=model.prompt.tokens_read - before)
     saved = save_rows(run, session, evaluator, evaluator.evaluate(collector.get_data_struct()))
-    extra = {"rows": len(rows), "users": len(torch.cat(found).unique())}
+    extra = {"rows": len(rows), "users": len(np.unique(evaluator.users))}
     metric, value = next(iter(saved["metrics"].items()))
     return {
         **saved,
@@ -205,7 +203,7 @@ def _beside(scores: Artifact, rows: PairRows) -> torch.Tensor:
     """Another model's probabilities of the same rows. Shape `[R]`."""
     with np.load(scores.folder / ROWS_FILE, allow_pickle=False) as stored:
         other, items = stored["scores"], stored["items"]
-    if not np.array_equal(items, rows.interaction(np.arange(len(rows)))["item_id"].numpy()):
+    if not np.array_equal(items, rows.items):
         raise ValueError(
             f"{scores.folder / ROWS_FILE} holds other rows than the test's; delete it and run again"
         )
@@ -295,8 +293,7 @@ def _catalogue(session: Session, evaluator: Evaluator) -> dict[str, float]:
     if evaluator.lists is None:
         return {}
     split, found = session.ranking_split, {}
-    trained = np.arange(len(split.items)) < split.train_ends[split.owners]
-    popularity = np.bincount(split.items[trained], minlength=split.n_items)
+    _, popularity = split.train_counts
     for cut_off in session.protocol.topk:
         shown = evaluator.lists[:, :cut_off]
         found[f"Coverage@{cut_off}"] = lists.coverage(shown, split.n_items - 1)

@@ -33,12 +33,8 @@ def of_users(
     phase = split.phase("test")
     target = np.zeros(split.n_users, dtype=np.int64)
     target[phase.users] = phase.targets
-    trained = np.arange(len(split.items)) < split.train_ends[split.owners]
-    counts = {
-        "user": np.bincount(split.owners[trained], minlength=split.n_users),
-        "item": np.bincount(split.items[trained], minlength=split.n_items),
-        "all": np.diff(split.offsets),
-    }
+    by_user, by_item = split.train_counts
+    counts = {"user": by_user, "item": by_item, "all": np.diff(split.offsets)}
     return _present(summarize(_groups(names, users, target[users], counts, None), values))
 
 

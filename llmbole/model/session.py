@@ -89,14 +89,14 @@ class Session:
         return train_loader(self.config, self.parts[0])
 
     def check_training(self) -> None:
-        """Refuse to train on rows that hold a held-out interaction.
+        """Refuse to train on rows that hold a held-out interaction; labelled rows were checked with their split.
 
         Raises:
             ValueError: There is such a row; the message names the first.
         """
-        rows = self.parts[0].inter_feat
-        users, items = (rows[self.config[field]].numpy() for field in ("USER_ID_FIELD", "ITEM_ID_FIELD"))
         if isinstance(self.split, Split):
+            rows = self.parts[0].inter_feat
+            users, items = (rows[self.config[field]].numpy() for field in ("USER_ID_FIELD", "ITEM_ID_FIELD"))
             no_leaks(leak.check_training(self.split, users, items))
 
     @property
@@ -159,9 +159,8 @@ def open_split(config: Config, split: Split | PairSplit, rules: Protocol) -> Ses
     if rules.task == "ranking" and not rules.frozen and "eval_batch_size" not in config.external_config_dict:
         users = max(1, SCORES_PER_BATCH // split.n_items)
         sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-        config["eval_batch_size"] = (
-            users if sequential else users * split.n_items
-        )  # RecBole counts differently
+        # RecBole counts users of sequential models, and scores of others.
+        config["eval_batch_size"] = users if sequential else users * split.n_items
     if isinstance(split, Split) and reads_all_rows(config):
         dataset = make_dataset(
             config, rules.order, split if rules.scenario or rules.split != "leave_one_out" else None
@@ -190,10 +189,8 @@ def recbole_settings(rules: Protocol) -> dict[str, Any]:
     return {
         "threshold": None,
         "eval_args": {**parts, "mode": "full"},
-        "metrics": [
-            *metrics,
-            *(["ItemCoverage"] if rules.catalogue else []),
-        ],  # it makes RecBole keep the lists
+        # ItemCoverage makes RecBole keep the lists.
+        "metrics": [*metrics, "ItemCoverage"] if rules.catalogue else metrics,
         "topk": list(rules.topk),
         "valid_metric": rules.selection.replace("HIT", "Hit"),
     }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from llmbole import compat
+from llmbole.data.candidates import UnknownItems
 from llmbole.settings import SettingsError
 
 compat.apply()
@@ -36,7 +38,13 @@ class MixGCF(LightGCN):
         self.n_negs: int = config["n_negs"]
         if self.n_negs < 1:
             raise SettingsError(f"n_negs = {self.n_negs}: at least one negative is mixed")
-        self.unknown = UnknownItems(dataset, self.USER_ID, self.ITEM_ID)
+        users, items = (dataset.inter_feat[field].numpy() for field in (self.USER_ID, self.ITEM_ID))
+        self.unknown = UnknownItems(users, items, self.n_users, self.n_items)
+        full = int((self.unknown.sizes < 1).sum())
+        if full:
+            raise SettingsError(
+                f"MixGCF draws items that a user does not know, but {full} users know every item; leave them out"
+            )
 
     def layers(self) -> Tensor:
         """Embeddings of all users and items after 0, 1, ..., L propagations. Shape `[n_users + n_items, L + 1, D]`."""
@@ -60,7 +68,11 @@ class MixGCF(LightGCN):
 
     def _pool(self, interaction: Interaction) -> Tensor:
         first = interaction[self.NEG_ITEM_ID][:, None]  # [B, 1]
-        others = self.unknown.draw(interaction[self.USER_ID].cpu(), self.n_negs - 1)
+        users = interaction[self.USER_ID].cpu().numpy()[:, None]  # [B, 1]
+        chance = torch.rand(len(users), self.n_negs - 1, dtype=torch.float64).numpy()
+        others = torch.from_numpy(
+            self.unknown.items(users, (chance * self.unknown.sizes[users]).astype(np.int64))
+        )
         return torch.cat([first, others.to(first.device)], dim=1)  # [B, N]
 
 
@@ -84,39 +96,3 @@ def mixed(user: Tensor, positive: Tensor, pool: Tensor, share: Tensor) -> Tensor
     scores = torch.einsum("bd,bnld->bnl", user, candidates)  # [B, N, L + 1]
     hardest = scores.argmax(dim=1)[:, None, :, None].expand(-1, 1, -1, candidates.shape[-1])
     return candidates.gather(1, hardest).squeeze(1)
-
-
-class UnknownItems:
-    """Uniform draws among the items that a user has no training interaction with.
-
-    A user's unknown items are numbered 0, 1, ... The known item k_i, i = 0, 1, ..., has k_i - i - 1 of them before
-    it, so a number becomes an item by counting, and no draw is thrown away.
-
-    Args:
-        dataset: The training part of a RecBole dataset.
-        user_field: Field of the users.
-        item_field: Field of the items.
-    """
-
-    def __init__(self, dataset: Any, user_field: str, item_field: str) -> None:  # noqa: ANN401 - a RecBole dataset
-        users, items = dataset.inter_feat[user_field], dataset.inter_feat[item_field]
-        self.n_items: int = dataset.num(item_field)
-        keys = torch.unique(users * self.n_items + items)  # sorted
-        owners = keys // self.n_items
-        counts = torch.bincount(owners, minlength=dataset.num(user_field))
-        self.starts = counts.cumsum(0) - counts  # [n_users]
-        self.sizes = self.n_items - 1 - counts  # [n_users]
-        before = keys % self.n_items - 1 - (torch.arange(len(keys)) - self.starts[owners])
-        self.keys = owners * self.n_items + before  # [known], ascending
-        full = torch.nonzero((self.sizes < 1) & (counts > 0)).flatten()
-        if len(full):
-            raise SettingsError(
-                f"MixGCF draws items that a user does not know, but {len(full)} users know every item; leave them out"
-            )
-
-    def draw(self, users: Tensor, count: int) -> Tensor:
-        """`count` items per user, `[B]` to `[B, count]`."""
-        sizes = self.sizes[users][:, None]  # [B, 1]
-        numbers = (torch.rand(len(users), count, dtype=torch.float64) * sizes).long()  # [B, count]
-        places = torch.searchsorted(self.keys, users[:, None] * self.n_items + numbers, right=True)
-        return numbers + 1 + places - self.starts[users][:, None]

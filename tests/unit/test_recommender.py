@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import tensor
@@ -157,21 +158,19 @@ def test_a_mixed_negative_takes_each_layer_from_the_hardest_item():
     assert torch.equal(found, tensor([[[1.5, 3.5], [3.25, 2.25]]]))
 
 
-def test_unknown_items_are_drawn_evenly_and_known_ones_never():
-    rows = {"user_id": tensor([1, 1, 1, 2, 1]), "item_id": tensor([1, 3, 6, 2, 3])}
-    sizes = {"user_id": 4, "item_id": 7}
-    unknown = mixgcf.UnknownItems(SimpleNamespace(inter_feat=rows, num=sizes.get), "user_id", "item_id")
-    torch.manual_seed(0)
-    drawn = unknown.draw(tensor([1, 2, 3]), 3000)
-    for row, expected in zip(drawn, ([2, 4, 5], [1, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]), strict=True):
-        items, counts = row.unique(return_counts=True)
-        assert items.tolist() == expected
-        assert (counts - 3000 / len(expected)).abs().max() < 150
-    full = {"user_id": tensor([1, 1]), "item_id": tensor([1, 2])}
-    with pytest.raises(SettingsError, match="1 users know every item"):
-        mixgcf.UnknownItems(
-            SimpleNamespace(inter_feat=full, num={"user_id": 2, "item_id": 3}.get), "user_id", "item_id"
-        )
+def test_a_pool_holds_items_that_its_user_does_not_know(built, monkeypatch):
+    parts = built("MixGCF", **{**NAMES["MixGCF"], "n_negs": 8})
+    model, batch = parts.model, next(iter(parts.train))
+    rows = parts.train._dataset.inter_feat
+    known = set(zip(rows["user_id"].tolist(), rows["item_id"].tolist(), strict=True))
+    pool = model._pool(batch)
+    assert pool.shape == (len(batch), 8)
+    pairs = zip(batch["user_id"].tolist(), pool.tolist(), strict=True)
+    assert not any((user, item) in known for user, items in pairs for item in items)
+    assert pool.min() >= 1 and pool.max() < model.n_items
+    monkeypatch.setattr(mixgcf, "UnknownItems", lambda *_: SimpleNamespace(sizes=np.array([3, 0, 1])))
+    with pytest.raises(SettingsError, match="1 users know every item; leave them out"):
+        mixgcf.MixGCF(parts.config, parts.train._dataset)
 
 
 def test_one_negative_of_recbole_is_mixed_with_the_positive_alone(built):
