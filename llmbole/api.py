@@ -262,7 +262,7 @@ def _fields(
         ),
         seed=config["seed"],
         scoring=scores.summary["scoring"],
-        metrics=dict(scores.summary["metrics"]),
+        metrics={**scores.summary["metrics"], **_over_backbone(config, scores, beside)},
         backbone_metrics=dict(beside.summary["metrics"]) if beside else None,
         backbone_stage="backbone" if beside else None,
         validation_metrics=_validation(config, artifacts, scores),
@@ -278,6 +278,23 @@ def _fields(
         environment=provenance.environment(),
         commit=commit,
         created=provenance.utc_now(),
+    )
+
+
+def _over_backbone(
+    config: Mapping[str, Any], scores: Artifact, backbone_scores: Artifact | None
+) -> dict[str, float]:
+    """Metrics of the method against its backbone alone; none where that is not above chance."""
+    from llmbole.evaluator.metrics import relative_improvement
+
+    names = config["protocol"]["over_backbone"]
+    if not names or backbone_scores is None:
+        return {}
+    base = backbone_scores.summary["metrics"]["AUC"]
+    return (
+        {name: relative_improvement(scores.summary["metrics"]["AUC"], base) for name in names}
+        if base > 0.5
+        else {}
     )
 
 

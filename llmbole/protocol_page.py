@@ -66,4 +66,4 @@ def _asked(rules: Protocol) -> str:
 
 def _metrics(rules: Protocol) -> str:
     catalogue = ["coverage", "Gini", "average popularity"] if rules.catalogue else []
-    return ", ".join([*(rules.report or rules.reported_names), *catalogue])
+    return ", ".join([*(rules.report or rules.reported_names), *rules.over_backbone, *catalogue])

@@ -130,6 +130,7 @@ class Protocol:
         ratios: Shares of training, validation and test, for splits by ratio.
         topk: Cut-offs of the metrics of a ranking.
         report: Metrics that records and tables show, the first one leading; all of them if none is named.
+        over_backbone: Metrics of a method against its backbone alone, which need both: RelaImpr is the gain in AUC.
         catalogue: Whether the record says what the lists of a full ranking show of the catalogue: coverage, Gini
             coefficient, average popularity.
         scenario: Who is left out of training; it stands behind the name, as in `loo_rank20@few_shot-128`.
@@ -150,6 +151,7 @@ class Protocol:
     ratios: tuple[float, float, float] | None = None
     topk: tuple[int, ...] = ()
     report: tuple[str, ...] = ()
+    over_backbone: tuple[Literal["RelaImpr"], ...] = ()
     catalogue: bool = False
     scenario: Scenario | None = None
     groups: tuple[
@@ -205,12 +207,16 @@ class Protocol:
             problems.append(f"topk = {self.topk}: there are only {self.candidates.count} candidates")
         if self.labels is not None:
             problems.append("labels are for pairs and ratings; remove them from a ranking")
+        if self.over_backbone:
+            problems.append("over_backbone compares AUC, which a ranking has not; remove it")
         if self.split not in ("leave_one_out", "time_then_last"):
             problems.append(f"split = {self.split!r}: a ranking is split leave_one_out or time_then_last")
         return problems
 
     def _label_problems(self) -> list[str]:
         problems = []
+        if self.over_backbone and "AUC" not in self.metrics:
+            problems.append(f"over_backbone = {self.over_backbone}: it compares AUC; add it to metrics")
         if not self.metrics or self.topk:
             problems.append(
                 f"metrics = {self.metrics}, topk = {self.topk}: {self.task} has metrics, no cut-offs"
@@ -248,7 +254,8 @@ def protocol(name: str) -> Protocol:
     """The protocol of a name.
 
     Args:
-        name: The yaml's name, and perhaps a scenario behind it: `loo_rank20@few_shot-128`, `loo_rank20@cold_users`.
+        name: The yaml's name, and perhaps a scenario behind it: `loo_rank20@few_shot-128`, `loo_rank20@cold_users`,
+            `loo_rank20@cross_domain`.
 
     Returns:
         The protocol.
@@ -265,5 +272,7 @@ def protocol(name: str) -> Protocol:
         raise SettingsError(f"{file}: name is {found.name!r}; it must be the file's name, {base!r}")
     if not at:
         return found
-    groups = (*found.groups, "training_users")
-    return dataclasses.replace(found, name=name, scenario=Scenario.parse(scenario), groups=groups)
+    parsed = Scenario.parse(scenario)
+    told_apart = parsed.kind != "cross_domain"  # there no one who is tested is trained on
+    groups = (*found.groups, "training_users") if told_apart else found.groups
+    return dataclasses.replace(found, name=name, scenario=parsed, groups=groups)

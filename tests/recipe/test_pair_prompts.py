@@ -67,6 +67,15 @@ def test_other_protocols_of_pairs_run(ask, protocol):
     assert 0 <= ask("TALLRec", protocol=protocol).metrics["AUC"] <= 1
 
 
+def test_the_gain_over_the_backbone_stands_in_the_record(ask):
+    record = ask("CoLLM", protocol="loo_ctr").record
+    auc, base = record.metrics["AUC"], record.backbone_metrics["AUC"]
+    assert ("RelaImpr" in record.metrics) == (base > 0.5)
+    if base > 0.5:
+        assert record.metrics["RelaImpr"] == pytest.approx(((auc - 0.5) / (base - 0.5) - 1) * 100)
+    assert "RelaImpr" not in ask("TALLRec", protocol="loo_ctr").metrics  # it has no backbone
+
+
 def test_collm_and_tallrec_share_one_tuning(ask, raw_slice, shared):
     text, both = ask("TALLRec"), ask("CoLLM")
     assert text.record.artifacts["lora"] == both.record.artifacts["lora"]
