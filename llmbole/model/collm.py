@@ -19,6 +19,7 @@ from llmbole.llm.lora import Adapter, LoraSettings
 from llmbole.llm.pair_prompt import PairPrompt, repeat_soft
 from llmbole.model import cf, evaluation, pair_prompts, stages, training
 from llmbole.model.base import LLMRecommender
+from llmbole.model.vectors import vectors_of
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -75,7 +76,7 @@ class Checks(pair_prompts.checks(tune=pair_prompts.PairTuning, lora=LoraSettings
         """
         super().check(settings)
         name = settings["backbone"]["name"]
-        cf.vectors_of(name)
+        vectors_of(name)
         if not registry.learns_labels(name):
             raise SettingsError(
                 f"backbone {name} learns to rank items, but {settings['protocol']['name']} asks for labels of pairs; "
@@ -239,7 +240,7 @@ class Collaborative(nn.Module):
         super().__init__()
         config = backbone.session.config
         self.length = int(config["MAX_ITEM_LIST_LENGTH"] or 1)
-        self.vectors, self.learns = cf.vectors_of(config["model"]), settings.learns_backbone
+        self.vectors, self.learns = vectors_of(config["model"]), settings.learns_backbone
         self.width = hidden_size
         self.device = config["device"]
         self.backbone = backbone.model.requires_grad_(self.learns)

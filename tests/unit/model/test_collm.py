@@ -13,7 +13,8 @@ from llmbole.llm.backbone import load
 from llmbole.llm.identity import LLMSpec
 from llmbole.llm.lora import Adapter, LoraSettings
 from llmbole.llm.pair_prompt import Answer, PairPrompt, Wording, repeat_soft
-from llmbole.model import cf
+from llmbole.model.cf import Backbone
+from llmbole.model.vectors import VECTORS, Vectors
 from llmbole.settings import SettingsError, build
 from recbole.data.interaction import Interaction
 
@@ -52,12 +53,12 @@ def settings(**changes):
 @pytest.fixture
 def make(monkeypatch):
     """A CoLLM on the embedded LLM: `make(tuning="T1")`."""
-    vectors = cf.Vectors(
+    vectors = Vectors(
         lambda model: model.item_embedding.weight,
         lambda model, rows: model.dropout(model.user_embedding(rows["user_id"])),
         lambda model: model.user_embedding.embedding_dim,
     )
-    monkeypatch.setitem(cf.VECTORS, "Factors", vectors)
+    monkeypatch.setitem(VECTORS, "Factors", vectors)
 
     def made(widths=(6, 4), **changes):
         torch.manual_seed(1)
@@ -68,7 +69,7 @@ def make(monkeypatch):
         prompt = PairPrompt(lm, repeat_soft(TEXT, chosen.tokens), wording, answer, TITLES, {})
         adapter = Adapter(lm, LoraSettings(2, 4, 0.1))
         config = {"model": "Factors", "MAX_ITEM_LIST_LENGTH": None, "device": "cpu"}
-        backbone = cf.Backbone(Factors(*widths), SimpleNamespace(config=config))
+        backbone = Backbone(Factors(*widths), SimpleNamespace(config=config))
         if chosen.encoding == "ui_token":
             encoder = MODULE.FreeTokens(5, 4, lm.input_weight, chosen)
         else:

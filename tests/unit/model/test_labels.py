@@ -14,6 +14,7 @@ from llmbole import registry
 from llmbole.data import cards, protocol, source, splits
 from llmbole.model import cf, labels
 from llmbole.model.session import open_split, recbole_settings
+from llmbole.model.vectors import VECTORS
 from llmbole.settings import SettingsError
 
 SMALL = {
@@ -104,7 +105,7 @@ def test_the_loss_is_cross_entropy_of_the_inner_product(session, name):
     model = made(opened)
     rows = opened.parts[0][torch.arange(20)]
     with torch.no_grad():
-        vectors = cf.VECTORS[name]
+        vectors = VECTORS[name]
         logits = (vectors.users(model, rows) * vectors.items(model)[rows["item_id"]]).sum(dim=1)
         signs = 2 * rows["label"] - 1
         expected = -torch.nn.functional.logsigmoid(signs * logits).mean()
