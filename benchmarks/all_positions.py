@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from llmbole.config import Config
 from llmbole.data import source
+from llmbole.data.hold_out import freeze
 from llmbole.data.loader import train_loader
 from llmbole.data.protocol import protocol
-from llmbole.data.split import Split, freeze
+from llmbole.data.split import Split
 from llmbole.model import cf
 from llmbole.model.session import Session, open_split, recbole_settings
 from llmbole.trainer.all_positions import AllPositionsLoader, causal_model, loss_function

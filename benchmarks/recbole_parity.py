@@ -97,8 +97,9 @@ def own(model: str, settings: Mapping[str, Any], seed: int, workspace: Path) -> 
     """Validation and test metrics of this project's path, rounded as RecBole rounds."""
     from llmbole.config import Config
     from llmbole.data import source
+    from llmbole.data.hold_out import freeze
     from llmbole.data.protocol import protocol
-    from llmbole.data.split import Split, freeze
+    from llmbole.data.split import Split
     from llmbole.model import cf
     from llmbole.model.session import open_split
     from llmbole.trainer.trainer import Trainer

@@ -26,7 +26,7 @@ from typing import Any
 
 SCHEMA = 1
 Mistakes = list[tuple[str, str]]
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]*")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
@@ -291,7 +291,7 @@ def _contradictions(record: Record) -> Iterator[tuple[str, str]]:
         )
     for key, name in (("dataset.name", record.dataset.name), ("protocol.name", record.protocol.name)):
         if not _NAME.fullmatch(name):
-            yield key, f"{name!r} cannot name a folder: use letters, digits, '_', '-', '@' and '.'"
+            yield key, f"{name!r} cannot name a folder: use letters, digits, '_', '-', '@', '+' and '.'"
     if record.selection.kind not in ("fixed", "sweep"):
         yield "selection.kind", f"{record.selection.kind!r} is neither 'fixed' nor 'sweep'"
     if record.selection.metric not in record.metrics:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from llmbole import registry
+from llmbole.data import joined, source
 from llmbole.data import protocol as protocols
-from llmbole.data import source
 from llmbole.data.own import own_card, own_folder
 from llmbole.llm import identity
 from llmbole.settings import (
@@ -77,8 +77,9 @@ def resolve(
     """
     registry.check_name(model)
     dataset = _dataset_of(model, dataset)
-    if own_folder(dataset) is None:
-        source.card(dataset)
+    for name in joined.names(dataset):
+        if own_folder(name) is None:
+            source.card(name)
     files = [(str(file), load_yaml(Path(file))) for file in config_files]
     layers = [(where, nest(flatten(layer))) for where, layer in [*files, ("settings", dict(overrides or {}))]]
     defaults = _defaults(model, layers)
@@ -93,24 +94,35 @@ def resolve(
 def _dataset_of(model: str, dataset: str) -> str:
     """The data set that a method means by a name: its yaml may hold `datasets`, short names of its own preparations."""
     short = _own_yaml(model).get("datasets", {}) if registry.is_method(model) else {}
-    return str(short.get(dataset, dataset))
+    return joined.SEPARATOR.join(str(short.get(name, name)) for name in joined.names(dataset))
 
 
-def identified_dataset(dataset: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def identified_dataset(dataset: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """A data set's settings with its fingerprint; raw files that are published are fetched if they are not there.
 
     Args:
-        dataset: Its name, or a folder of the user's own data.
-        options: `raw`, `store` and `progress` of a run.
+        dataset: Its name, a folder of the user's own data, or several of them with `+` between.
+        options: `raw`, `store` and `progress` of a run; raw files of several sets lie in folders of their names.
 
     Returns:
-        The settings, and the folder of the raw files.
+        The settings, and the folder of the raw files of each set.
 
     Raises:
         SettingsError: There is no such data set.
         DataError: Raw files are missing and can't be got, or are not the published ones.
     """
-    cache = Path(options["store"]) / "raw"
+    cache, names = Path(options["store"]) / "raw", joined.names(dataset)
+    given = {name: options["raw"] for name in names}
+    if options["raw"] and len(names) > 1:
+        given = {name: None if own_folder(name) else str(Path(options["raw"]) / name) for name in names}
+    located = [_located(name, {**options, "raw": given[name]}) for name in names]
+    cards, raws = [card for card, _ in located], [raw for _, raw in located]
+    settings = dataclasses.asdict(joined.join(cards))
+    return {**settings, "fingerprint": joined.fingerprint(cards, raws, cache)}, [str(raw) for raw in raws]
+
+
+def _located(dataset: str, options: Mapping[str, Any]) -> tuple[source.DatasetCard, Path]:
+    """The card of one data set, and the folder of its raw files."""
     folder = own_folder(dataset)
     if folder is not None and options["raw"]:
         raise SettingsError(
@@ -118,8 +130,8 @@ def identified_dataset(dataset: str, options: Mapping[str, Any]) -> tuple[dict[s
         )
     card = source.card(dataset) if folder is None else own_card(folder)
     given = folder or (Path(options["raw"]) if options["raw"] else None)
-    raw = source.locate_raw(card, given, cache, progress=bool(options["progress"]))
-    return {**dataclasses.asdict(card), "fingerprint": source.fingerprint(card, raw, cache)}, str(raw)
+    cache = Path(options["store"]) / "raw"
+    return card, source.locate_raw(card, given, cache, progress=bool(options["progress"]))
 
 
 def _defaults(model: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -232,7 +244,10 @@ def _identified(model: str, method: Any, dataset: str, settings: dict[str, Any],
     options = {key: settings[key] for key in OPTIONS}
     settings = {key: value for key, value in settings.items() if key not in OPTIONS}
     settings["dataset"], options["raw"] = identified_dataset(dataset, options)
-    settings["protocol"] = dataclasses.asdict(_protocol(method, settings["protocol"]))
+    rules = _protocol(method, settings["protocol"])
+    if rules.scenario is not None:
+        rules.scenario.check_dataset(settings["dataset"]["domains"])
+    settings["protocol"] = dataclasses.asdict(rules)
     for part, spec_class in SPECIFICATIONS.items():
         if part in settings:
             spec = build(spec_class, settings[part], part)

@@ -6,6 +6,8 @@ draws: candidates depend on the seed and the interactions alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 
@@ -44,6 +46,24 @@ class UnknownItems:
         """
         passed = np.searchsorted(self._keys, owners * self.n_items + ranks, side="right")
         return ranks + 1 + passed - self._starts[owners]
+
+
+def in_ranges(
+    ranges: Sequence[tuple[int, int]], targets: np.ndarray
+) -> Iterator[tuple[np.ndarray, int, int, tuple[int, ...]]]:
+    """Rows by the set of items that their target is of, for draws within each set.
+
+    Args:
+        ranges: First id and one past the last of the items of each set.
+        targets: An item of each row. Shape `[R]`.
+
+    Yields:
+        The set's rows, ascending; its first id; one past its last; and what tells its draw from those of other sets,
+        which is nothing where there is only one.
+    """
+    for number, (first, end) in enumerate(ranges):
+        rows = np.flatnonzero((targets >= first) & (targets < end))
+        yield rows, first, end, (number,) if len(ranges) > 1 else ()
 
 
 def draw(

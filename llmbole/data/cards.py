@@ -16,6 +16,9 @@ from typing import Any, Literal
 from llmbole.data.convert.report import Counts
 from llmbole.settings import SettingsError, build, close_name, load_yaml, properties_folder
 
+DOMAIN_MARK = ":"
+"""Stands between the name of a set and a raw id of it, where several sets are one."""
+
 
 @dataclass(frozen=True)
 class Download:
@@ -198,7 +201,11 @@ class Windows:
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """What is known about a data set."""
+    """What is known about a data set.
+
+    Attributes:
+        domains: Of several sets as one (`llmbole.data.joined`), their names in order.
+    """
 
     name: str
     title: str
@@ -212,6 +219,7 @@ class DatasetCard:
     filter: Filter = field(default_factory=Filter)
     label: Label | None = None
     windows: Windows | None = None
+    domains: tuple[str, ...] = ()
 
 
 def _folder() -> Path:

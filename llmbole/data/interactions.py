@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from llmbole.data.cards import DOMAIN_MARK
 from llmbole.data.convert.report import DataError
 
 PADDING = "[PAD]"
@@ -86,6 +88,38 @@ def read(file: Path, order: str) -> Interactions:
         ratings=frame["rating:float"].to_numpy(np.float32)[sequence],
         rows=sequence,
     )
+
+
+def domains_of(tokens: np.ndarray, domains: Sequence[str]) -> np.ndarray:
+    """Which of several joined sets each raw id is of.
+
+    Args:
+        tokens: Raw ids. Shape `[n]`.
+        domains: Names of the sets, see `DatasetCard.domains`.
+
+    Returns:
+        The set's number from 0; -1 for the padding id. Shape `[n]`.
+    """
+    found = np.full(tokens.shape, -1, dtype=np.int64)
+    for number, domain in enumerate(domains):
+        found[np.char.startswith(tokens, f"{domain}{DOMAIN_MARK}")] = number
+    return found
+
+
+def item_ranges(tokens: np.ndarray, domains: Sequence[str]) -> list[tuple[int, int]]:
+    """Internal ids of the items of each joined set, which are consecutive; of data that join none, of all items.
+
+    Args:
+        tokens: Raw item ids by internal id, the padding id at 0. Shape `[n_items]`.
+        domains: Names of the sets.
+
+    Returns:
+        The first id and one past the last for each set.
+    """
+    if not domains:
+        return [(1, len(tokens))]
+    ends = np.searchsorted(domains_of(tokens, domains), np.arange(len(domains)), side="right")
+    return list(zip([1, *ends[:-1].tolist()], ends.tolist(), strict=True))
 
 
 def time_keys(timestamps: np.ndarray, order: str) -> np.ndarray:

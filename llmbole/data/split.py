@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 
 from llmbole.data import arrays
-from llmbole.data import candidates as frozen
 from llmbole.data.convert.report import DataError
 from llmbole.data.histories import newest
-from llmbole.data.interactions import Interactions, read, time_keys, time_parts
-from llmbole.data.protocol import Candidates, Protocol
-from llmbole.data.source import DatasetCard
+from llmbole.data.interactions import time_keys
 from llmbole.settings import close_name
 
 PHASES = ("valid", "test")
@@ -85,6 +82,8 @@ class Split:
             RecBole's order; nothing that is evaluated depends on it, so it is not in the hash. Shape `[N]`.
         train_ends: The first of user u's interactions that is held out, or `offsets[u + 1]`. Shape `[n_users]`.
         phases: Users, targets, positions and candidates of each phase.
+        n_train_items: One more than the last item that training may draw: `n_items`, but under the scenario
+            cross_domain that of the sets that are trained on.
     """
 
     dataset: str
@@ -101,6 +100,7 @@ class Split:
     train_ends: np.ndarray
     rows: np.ndarray
     phases: dict[str, dict[str, np.ndarray]]
+    n_train_items: int
 
     @classmethod
     def load(cls, folder: Path) -> Split:
@@ -194,119 +194,3 @@ class Split:
     def contents_hash(self) -> str:
         """The hash of what the arrays hold now; equal to `hash` unless something was changed."""
         return arrays.content_hash(f"{self.protocol} {self.version} {self.order}", self.arrays())
-
-
-def freeze(protocol: Protocol, card: DatasetCard, data_folder: Path, folder: Path) -> dict[str, Any]:
-    """Split prepared data for a ranking and write the split as arrays.
-
-    Unusable interactions, and a user with too few other items for the candidates, are a DataError.
-
-    Args:
-        protocol: How to split.
-        card: The data set.
-        data_folder: Folder of the prepared data.
-        folder: An existing folder to write into; after an error it holds half-made files.
-
-    Returns:
-        A summary: counts, and the hash.
-    """
-    split = _split(protocol, card, read(data_folder / f"{card.name}.inter", protocol.order))
-    if protocol.frozen:
-        for name in PHASES:
-            split.phases[name]["candidates"] = _candidates(protocol.frozen, split, name)
-    digest = split.contents_hash()
-    content = {name: getattr(split, name) for name in ("dataset", "protocol", "version", "order")}
-    arrays.save(
-        folder, {"task": "ranking", **content, "hash": digest}, {**split.arrays(), "rows": split.rows}
-    )
-    counts = {"users": split.n_users - 1, "items": split.n_items - 1, "interactions": len(split.items)}
-    held_out = {f"{name}_users": len(split.phases[name]["users"]) for name in PHASES}
-    candidates = protocol.frozen.count if protocol.frozen else None
-    return {**counts, **held_out, "candidates": candidates, "hash": digest}
-
-
-def _split(protocol: Protocol, card: DatasetCard, found: Interactions) -> Split:
-    """Hold out interactions of each user as the protocol says."""
-    if protocol.split == "leave_one_out":
-        train_ends, held = _last_two(found)
-    else:
-        train_ends, held = _last_in_time(found, protocol)
-    if protocol.scenario is not None:
-        trained = protocol.scenario.trained(found)  # [n_users]
-        train_ends = np.where(trained, train_ends, found.offsets[:-1])
-        held["valid"] = held["valid"][trained[found.users[held["valid"]]]]
-    phases = {}
-    for name in PHASES:
-        positions = held[name]
-        phases[name] = {
-            "users": found.users[positions],
-            "targets": found.items[positions],
-            "positions": positions,
-        }
-    return Split(
-        dataset=card.name,
-        protocol=protocol.name,
-        version=protocol.version,
-        order=protocol.order,
-        hash="",
-        item_tokens=found.item_tokens,
-        user_tokens=found.user_tokens,
-        items=found.items,
-        timestamps=found.timestamps,
-        ratings=found.ratings,
-        offsets=found.offsets,
-        train_ends=train_ends,
-        rows=found.rows,
-        phases=phases,
-    )
-
-
-def _last_two(found: Interactions) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Where each user's training ends, and the positions of the last and the second last interactions."""
-    counts = found.counts  # [n_users], 0 for the padding user
-    ends = np.cumsum(counts)
-    has_test, has_valid = counts >= 2, counts >= 3
-    return ends - has_test - has_valid, {"valid": ends[has_valid] - 2, "test": ends[has_test] - 1}
-
-
-def _last_in_time(found: Interactions, protocol: Protocol) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Where each user's training ends by the global cut, and the last position of a user in each later part."""
-    assert protocol.ratios is not None  # checked by Protocol
-    parts = time_parts(found, protocol.ratios)  # [N]
-    train_ends = found.offsets[:-1] + np.bincount(found.users[parts == 0], minlength=len(found.user_tokens))
-    held = {}
-    for number, name in enumerate(PHASES, start=1):
-        places = np.flatnonzero(parts == number)
-        last = np.append(np.diff(found.users[places]) > 0, True)
-        held[name] = places[
-            last & (places > found.offsets[found.users[places]])
-        ]  # without a history nothing is asked
-    return train_ends, held
-
-
-def _candidates(rules: Candidates, split: Split, name: str) -> np.ndarray:
-    """Frozen candidates of a phase; the protocol's seed and the phase seed the draw."""
-    phase = split.phase(name)
-    row_of = np.full(split.n_users, -1)
-    row_of[phase.users] = np.arange(len(phase))
-    inside = row_of[split.owners] >= 0
-    owners, items = row_of[split.owners[inside]], split.items[inside]
-    assert rules.seed is not None  # checked by Candidates
-    try:
-        return frozen.draw(
-            phase.targets,
-            owners,
-            items,
-            split.n_items,
-            rules.negatives,
-            (rules.seed, PHASES.index(name)),
-        )
-    except ValueError as error:
-        if len(error.args) != 2:
-            raise
-        users = [str(split.user_tokens[phase.users[row]]) for row in error.args[1]]
-        raise DataError(
-            f"{split.dataset}: {split.protocol} draws {rules.negatives} items that a user never "
-            f"interacted with, but of {split.n_items - 1} items {len(users)} users have fewer left, the first is user "
-            f"{users[0]!r}; leave such users out, or take a protocol with fewer negatives"
-        ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmbole.data import arrays, pairs, split
+from llmbole.data import arrays, hold_out, label_rows
 from llmbole.data.pairs import PairSplit
 from llmbole.data.protocol import Protocol
 from llmbole.data.source import DatasetCard
@@ -13,8 +13,8 @@ from llmbole.data.split import Split
 
 
 def freeze(protocol: Protocol, card: DatasetCard, data_folder: Path, folder: Path) -> dict[str, Any]:
-    """Split prepared data as the protocol's task wants it; see `split.freeze` and `pairs.freeze`."""
-    kind = split if protocol.task == "ranking" else pairs
+    """Split prepared data as the protocol's task wants it; see `hold_out.freeze` and `label_rows.freeze`."""
+    kind = hold_out if protocol.task == "ranking" else label_rows
     return kind.freeze(protocol, card, data_folder, folder)
 
 

@@ -22,27 +22,28 @@ POSITIONS_PER_BATCH = 2048
 @stage(makes="data", uses=("dataset.name", "dataset.fingerprint"))
 def prepare_data(run: StageRun) -> Mapping[str, Any]:
     """Raw files -> RecBole atomic files and text tables."""
-    from llmbole.data import source
+    from llmbole.data import joined
     from llmbole.data.own import card_in
 
-    raw = Path(run.resources["raw"])  # the folder that the fingerprint was taken of
+    raws = [Path(folder) for folder in run.resources["raw"]]  # the folders that the fingerprint was taken of
     cache = Path(run.resources["store"]) / "raw"
-    card = card_in(run["dataset.name"], raw)
+    names = joined.names(run["dataset.name"])
+    cards = [card_in(name, raw) for name, raw in zip(names, raws, strict=True)]
     with run.progress(None, "line") as ticker:
-        summary = source.prepare(card, raw, run.folder, ticker, cache)
-    did = f"{summary['users']} users, {summary['items']} items, {summary['interactions']} interactions of {card.title}"
+        summary = joined.prepare(cards, raws, run.folder, ticker, cache)
+    title = joined.join(cards).title
+    did = f"{summary['users']} users, {summary['items']} items, {summary['interactions']} interactions of {title}"
     return {**summary, "did": did}
 
 
 @stage(makes="split", needs=("data",), uses=("dataset.name", "dataset.label", "dataset.windows", "protocol"))
 def freeze_split(run: StageRun, data: Artifact) -> Mapping[str, Any]:
     """Interactions -> training, validation and test parts with frozen candidates, checked for leaks."""
-    from llmbole.data import leak, splits
+    from llmbole.data import joined, leak, splits
     from llmbole.data import protocol as protocols
-    from llmbole.data.own import card_in
 
     protocol = protocols.protocol(run["protocol"]["name"])
-    card = card_in(run["dataset.name"], data.folder)
+    card = joined.prepared_card(run["dataset.name"], data.folder)
     summary = splits.freeze(protocol, card, data.folder, run.folder)
     problems = leak.check(splits.load(run.folder), protocol)
     if problems:
@@ -159,6 +160,16 @@ def encode_text(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, 
         vectors = encode.encode_texts(encoder_spec(run), texts, device(run), progress=ticker)  # [n_items, D]
     training.save_tensors(run.folder / "text.safetensors", {"text": torch.from_numpy(vectors)})
     return {"did": f"{len(texts) - 1} texts, width {vectors.shape[1]}"}
+
+
+def unseen_items(split: Artifact) -> Any:  # noqa: ANN401 - a Tensor
+    """Ids of the items without a training interaction, ascending. Shape `[n]`."""
+    import torch
+
+    from llmbole.data import splits
+
+    _, counts = splits.load(split.folder).train_counts
+    return torch.from_numpy((counts[1:] == 0).nonzero()[0] + 1)
 
 
 def item_texts(data: Artifact, split: Artifact, template: str) -> list[str]:

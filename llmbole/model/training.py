@@ -102,7 +102,7 @@ def _sampler(split: Split) -> NegativeSampler:
     """Negatives outside the users' training interactions; held-out items may be drawn, as nobody knows them yet."""
     sequences = [split.train_items(user) for user in range(split.n_users)]
     users = np.repeat(np.arange(split.n_users), [len(sequence) for sequence in sequences])
-    return NegativeSampler(users, np.concatenate(sequences), split.n_items)
+    return NegativeSampler(users, np.concatenate(sequences), split.n_train_items)
 
 
 def decay_linearly(optimizer: torch.optim.Optimizer, steps: int) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from llmbole.data import protocol as protocols
 from llmbole.data import source
-from llmbole.data.split import Split, freeze
+from llmbole.data.hold_out import freeze
+from llmbole.data.split import Split
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
 ITEM = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"

@@ -17,9 +17,10 @@ from llmbole.data import leak
 from llmbole.data import protocol as protocols
 from llmbole.data.convert.report import DataError
 from llmbole.data.dataset import make_dataset
+from llmbole.data.hold_out import freeze
 from llmbole.data.interactions import time_keys
 from llmbole.data.loader import evaluation_loader
-from llmbole.data.split import Split, freeze
+from llmbole.data.split import Split
 from recbole.data.dataset import Dataset, SequentialDataset
 
 
@@ -197,12 +198,13 @@ import json, pathlib, sys
 import numpy, torch
 numpy.random.seed(7); torch.manual_seed(7)
 from llmbole.config import Config
-from llmbole.data import dataset, loader, protocol, source, split
+from llmbole.data import dataset, hold_out, loader, protocol, source
+from llmbole.data.split import Split
 data, folder = map(pathlib.Path, sys.argv[1:3])
 chosen = protocol.protocol("loo_rank20")
 config = Config("GRU4Rec", "ml-100k", data, json.loads(sys.argv[3]), device="cpu", seed=7)
-split.freeze(chosen, source.card("ml-100k"), data, folder)
-frozen = split.Split.load(folder)
+hold_out.freeze(chosen, source.card("ml-100k"), data, folder)
+frozen = Split.load(folder)
 whole = dataset.make_dataset(config, chosen.order)
 _, _, test = whole.build()
 batches = loader.evaluation_loader(config, whole, test, frozen.phase("test"), chosen)
