@@ -59,6 +59,13 @@ class ProjectSettings(ranking.PromptTraining):
     standardize: bool
 
 
+@dataclass(frozen=True)
+class InferenceSettings:
+    """Whose embeddings come from item text when scoring: items without a training interaction, all, or none."""
+
+    text_branch: Literal["unseen", "all", "none"]
+
+
 @register_model("ALLMRec")
 class ALLMRec(LLMRecommender):
     """Two stages: align collaborative and textual item knowledge; project it, and the user, into a frozen LLM.
@@ -72,7 +79,7 @@ class ALLMRec(LLMRecommender):
     """
 
     protocols = ("loo_rank20", "unified_rank")
-    settings_class = ranking.checks(align=AlignSettings, project=ProjectSettings)
+    settings_class = ranking.checks(align=AlignSettings, project=ProjectSettings, inference=InferenceSettings)
 
     data = stages.prepare_data
     split = stages.freeze_split
@@ -94,7 +101,8 @@ class ALLMRec(LLMRecommender):
         super().__init__()
         self.choice, self.settings, self.users, self.history = choice, settings, users, settings.history
         self.register_buffer("tokens_read", torch.zeros((), dtype=torch.long))
-        self.register_buffer("items", items, persistent=False)  # [n_items, hidden]
+        self.center, self.spread = items[1:].mean(0), items[1:].std(0).clamp(min=1e-6)  # [hidden]
+        self.register_buffer("items", self.standardized(items), persistent=False)  # [n_items, hidden]
         self.project_user = ranking.projection(user_size, choice.lm.hidden_size, nn.LeakyReLU())  # F_U
         self.project_item = ranking.projection(items.shape[1], choice.lm.hidden_size, nn.GELU())  # F_I
         self.to(choice.lm.device)
@@ -138,7 +146,7 @@ class ALLMRec(LLMRecommender):
     @stage(
         makes="scores",
         needs=("data", "split", "backbone", "vectors", "alignment", "projection", "retrieved"),
-        uses=("project", "prompt", "llm", "scoring", "dataset", "protocol", "backbone", "seed"),
+        uses=("project", "inference", "prompt", "llm", "scoring", "dataset", "protocol", "backbone", "seed"),
     )
     def score(
         run: StageRun,
@@ -154,6 +162,13 @@ class ALLMRec(LLMRecommender):
         users = stages.open_backbone(run, data, split, backbone)
         model = ALLMRec.assemble(run, data, split, vectors, alignment, users)
         training.load_weights(model, projection)
+        branch = build(InferenceSettings, run["inference"], "inference").text_branch
+        if branch != "none":
+            embeddings, unseen = training.load_tensors(alignment, "items"), stages.unseen_items(split)
+            users.replace_items(unseen, embeddings["decoded"][unseen])  # histories hold them too
+            model.use_text(
+                embeddings["text"], unseen if branch == "unseen" else torch.arange(1, len(model.items))
+            )
         return evaluation.score_choices(run, model, data, split, retrieved)
 
     @staticmethod
@@ -173,11 +188,23 @@ class ALLMRec(LLMRecommender):
             items = torch.rand(
                 items.shape, generator=torch.Generator().manual_seed(run.seed)
             )  # in (0, 1) as sigmoids are
-        if settings.standardize:
-            items = (items - items[1:].mean(0)) / items[1:].std(0).clamp(min=1e-6)
         choice = stages.title_choice(run, data, split, user=settings.user, item=settings.item != "none")
         user_size = training.load_tensors(vectors, "vectors")["user_vectors"].shape[1]
         return ALLMRec(choice, items, user_size, settings, users)
+
+    def standardized(self, items: Tensor) -> Tensor:
+        """Item embeddings as F_I reads them. Shapes `[n, hidden]`."""
+        return (items - self.center) / self.spread if self.settings.standardize else items
+
+    def use_text(self, text: Tensor, rows: Tensor) -> None:
+        """Put text embeddings q in place of the joint ones e of some items; the ablations of items stay as they are.
+
+        Args:
+            text: Of all items. Shape `[n_items, hidden]`.
+            rows: Ids of the items. Shape `[n]`.
+        """
+        if self.settings.item == "joint":
+            self.items[rows] = self.standardized(text[rows]).to(self.items.device)
 
     def soft_vectors(self, prompt: ChoicePrompt, users: Tensor) -> dict[str, Tensor]:
         """The projected user and items of a batch's prompts, by slot. Shapes `[n, H]`."""
@@ -262,17 +289,20 @@ class Alignment(LLMRecommender):
 
     @torch.inference_mode()
     def embeddings(self) -> dict[str, Tensor]:
-        """Codes of all items: `joint` e and `text` q. Shapes `[n_items, hidden]`."""
+        """Of all items `joint` e and `text` q, shapes `[n_items, hidden]`, and `decoded` f_I^dec(q), `[n_items, D]`."""
         self.eval()
         ids = torch.arange(len(self.items), device=self.items.device)
         text = torch.cat([self.text(chunk) for chunk in ids.split(256)])  # [n_items, D_text]
-        return {"joint": self.encode_item(self.items), "text": self.encode_text(text)}
+        code = self.encode_text(text)  # q, [n_items, hidden]
+        return {"joint": self.encode_item(self.items), "text": code, "decoded": self.decode_item(code)}
 
 
 # Departures from the paper
 # - The text encoder is all-MiniLM-L6-v2 by default (the paper: nq-distilbert-base-v1); both are SBERT models.
 # - x_u comes from the backbone in evaluation mode in both stages, as at inference; the official code leaves its
 #   dropout on in training.
+# - For items without a training interaction the paper puts q in place of e. Histories of such items need a backbone
+#   embedding too, of which it says nothing: here it is f_I^dec(q), what the text branch makes of it.
 # - Users with a single training item are left out of training: they have no history to represent.
 # - The user and item tokens are soft positions of the prompt, not words added to the vocabulary.
 # - `project.standardize` gives F_I's inputs mean 0 and deviation 1 over items. The first layer is affine, so this takes
