@@ -112,9 +112,10 @@ def identified_dataset(dataset: str, options: Mapping[str, Any]) -> tuple[dict[s
         DataError: Raw files are missing and can't be got, or are not the published ones.
     """
     cache, names = Path(options["store"]) / "raw", joined.names(dataset)
-    given = {name: options["raw"] for name in names}
+    given = dict.fromkeys(names, options["raw"])
     if options["raw"] and len(names) > 1:
-        given = {name: None if own_folder(name) else str(Path(options["raw"]) / name) for name in names}
+        below = {name: Path(options["raw"]) / name for name in names if own_folder(name) is None}
+        given = {name: str(below[name]) if name in below and below[name].is_dir() else None for name in names}
     located = [_located(name, {**options, "raw": given[name]}) for name in names]
     cards, raws = [card for card, _ in located], [raw for _, raw in located]
     settings = dataclasses.asdict(joined.join(cards))
