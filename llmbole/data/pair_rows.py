@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,8 @@ compat.apply()
 from recbole.data.interaction import Interaction  # noqa: E402 - the patches come first
 
 SHOWN = "shown"
+SHOWN_RATINGS = "shown_ratings"
+REALS = ("label", SHOWN_RATINGS)
 
 
 class PairRows:
@@ -30,6 +33,9 @@ class PairRows:
         length: Longest history for a conventional model.
         sample: Rows to take, drawn at random; 0 takes all.
         seed: Of the draw.
+
+    Attributes:
+        places: Places of the rows in the part. Shape `[R]`.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class PairRows:
             places = np.flatnonzero(split.ratings[split.history_places] >= liked_from)
         self._liked_items = split.history_items[places]
         self._liked_places = split.history_places[places]
+        self._liked_ratings = split.ratings[self._liked_places]
         self._liked_users = split.users[self._liked_places]  # ascending, as all arrays go user by user
         self.places = np.arange(len(self._pairs))
         if 0 < sample < len(self._pairs):
@@ -58,6 +65,17 @@ class PairRows:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def taking(self, rows: np.ndarray) -> PairRows:
+        """Some of these rows, by number. Shape `[S]`."""
+        taken = copy.copy(self)
+        taken.places = self.places[rows]
+        return taken
+
+    @property
+    def users(self) -> np.ndarray:
+        """User of each row. Shape `[R]`."""
+        return self._split.users[self._pairs.positions[self.places]]
 
     @property
     def labels(self) -> np.ndarray:
@@ -76,8 +94,8 @@ class PairRows:
             rows: Numbers of rows, from 0. Shape `[B]`.
 
         Returns:
-            `user_id`, `item_id`, `label` and `item_length`, `[B]`; `item_id_list`, `[B, length]`, and `shown`,
-            `[B, shown]`, oldest first and right-padded with 0.
+            `user_id`, `item_id`, `label` and `item_length`, `[B]`; `item_id_list`, `[B, length]`; `shown` and their
+            ratings `shown_ratings`, `[B, shown]`, oldest first and right-padded with 0.
         """
         places = self.places[np.asarray(rows)]
         positions = self._pairs.positions[places]
@@ -86,6 +104,7 @@ class PairRows:
         starts = np.searchsorted(self._liked_users, users)
         ends = np.maximum(starts, np.searchsorted(self._liked_places, positions))
         shown, _ = newest(self._liked_items, starts, ends, self._shown)
+        ratings, _ = newest(self._liked_ratings, starts, ends, self._shown)
         columns = {
             "user_id": users,
             "item_id": self._pairs.items[places],
@@ -93,10 +112,11 @@ class PairRows:
             "item_id_list": histories,
             "item_length": lengths,
             SHOWN: shown,
+            SHOWN_RATINGS: ratings,
         }
         return Interaction(
             {
-                name: torch.from_numpy(np.asarray(column, np.float32 if name == "label" else np.int64))
+                name: torch.from_numpy(np.asarray(column, np.float32 if name in REALS else np.int64))
                 for name, column in columns.items()
             }
         )

@@ -98,6 +98,18 @@ class LanguageModel:
             use_cache=cache is not None,
         ).last_hidden_state
 
+    def layers(self, embeddings: Tensor) -> tuple[Tensor, ...]:
+        """Hidden states behind each layer; the last are those that the head takes.
+
+        Args:
+            embeddings: input embeddings, padded on the right, `[B, T, H]`.
+
+        Returns:
+            The embeddings' own states, and a state per layer, `[B, T, H]` each.
+        """
+        out = self.model.base_model(inputs_embeds=embeddings, use_cache=False, output_hidden_states=True)
+        return (*out.hidden_states[:-1], out.last_hidden_state)
+
     def head(self, hidden: Tensor) -> Tensor:
         """Logits `[..., V]` in float32 of hidden states `[..., H]`."""
         return cast(nn.Module, self.model.get_output_embeddings())(hidden).float()

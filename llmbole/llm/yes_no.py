@@ -20,6 +20,7 @@ from llmbole.llm.splice import splice
 from llmbole.llm.tokens import TextTokenizer
 
 Kind = Literal["difference", "yes"]
+Position = Literal["last", "mean"]
 Vectors = Callable[[Sequence[int]], Mapping[str, Tensor]]
 CPU_BUDGET = 2048  # positions whose activations stay in a processor's cache
 GPU_BUDGET = 16384
@@ -100,6 +101,54 @@ def yes_no_logits(lm: LanguageModel, embeddings: Tensor, mask: Tensor, ids: Answ
     embeddings, mask = align(embeddings, mask, "right")  # [B, T', H]
     _check_length(lm, embeddings.shape[1])
     return _at_ends(lm, lm.hidden(embeddings), mask.sum(1) - 1, ids)
+
+
+def yes_no_states(
+    lm: LanguageModel,
+    embeddings: Tensor,
+    mask: Tensor,
+    ids: AnswerIds,
+    layers: Sequence[int],
+    position: Position,
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits as `yes_no_logits` gives them, and the hidden states of layers, in one pass.
+
+    Args:
+        lm: the language model.
+        embeddings: prompts with their soft vectors spliced in, `[B, T, H]`.
+        mask: 1 at tokens and soft positions, padding on either side, `[B, T]`.
+        ids: of the answers.
+        layers: numbers of layers, 1 for the first, 0 for the input embeddings, negative ones from the end.
+        position: the state at the prompt's `last` token, or the `mean` over its tokens.
+
+    Returns:
+        Logits of yes and of no, `[B, 2]`, and a state per layer, `[B, H]`, float32.
+    """
+    embeddings, mask = align(embeddings, mask, "right")  # [B, T', H]
+    _check_length(lm, embeddings.shape[1])
+    hidden = lm.layers(embeddings)
+    ends = mask.sum(1) - 1
+    logits = _at_ends(lm, hidden[-1], ends, ids)
+    return logits, [_pooled(hidden[layer], mask, ends, position) for layer in layers]
+
+
+def check_layers(lm: LanguageModel, layers: Sequence[int]) -> None:
+    """Refuse numbers of layers that a language model lacks: a ValueError that names the first."""
+    count = int(lm.model.config.get_text_config().num_hidden_layers)
+    wrong = [layer for layer in layers if not -count <= layer <= count]
+    if wrong:
+        raise ValueError(
+            f"llm_layers: {wrong[0]} is no layer of {type(lm.model).__name__}, which has {count}; 1 is the first, "
+            "-1 the last, 0 are the input embeddings"
+        )
+
+
+def _pooled(hidden: Tensor, mask: Tensor, ends: Tensor, position: Position) -> Tensor:
+    """One state a row, `[B, H]`, of states `[B, T, H]`."""
+    mask, ends = mask.to(hidden.device), ends.to(hidden.device)
+    if position == "last":
+        return hidden[torch.arange(len(hidden), device=hidden.device), ends].float()
+    return (hidden.float() * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
 
 
 def answer_logits(logits: Tensor, kind: Kind) -> Tensor:

@@ -5,16 +5,16 @@ The stage `tune_text` is TALLRec's tuning and step 1 of CoLLM: one function, so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from llmbole.data import splits
-from llmbole.data.pair_rows import SHOWN, PairRows
+from llmbole.data.pair_rows import SHOWN, SHOWN_RATINGS, PairRows
 from llmbole.data.pairs import PairSplit
 from llmbole.evaluator import metrics
 from llmbole.llm import backbone, tune
@@ -27,7 +27,9 @@ from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.settings import SettingsError, build, part_problems
+from recbole.data.interaction import Interaction
 
+T = TypeVar("T")
 PROTOCOLS = ("temporal_collm", "temporal_ratio", "unified_ctr", "loo_ctr")
 ROWS_PER_BATCH = 4096  # whose prompts are held at once, sorted by length and run in smaller batches
 VALIDATION_SEED = 1  # added to the run's, so that validation rows are drawn apart from training rows
@@ -80,6 +82,16 @@ class Asking(Protocol):
     """A method that asks with a prompt."""
 
     prompt: PairPrompt
+
+
+class Trainable(Protocol):
+    """Rows that a method's loss takes."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def interaction(self, rows: Tensor) -> Interaction:
+        """Rows by number, from 0."""
 
 
 def checks(**parts: type) -> type:
@@ -148,9 +160,13 @@ def rows(
 
 
 def encoded(model: Asking, interaction: Any) -> list[Any]:  # noqa: ANN401 - RecBole's Interaction
-    """Prompts of rows: `shown [B, L]`, `item_id [B]`."""
+    """Prompts of rows: `shown [B, L]`, `item_id [B]`, and where the prompt shows them `shown_ratings [B, L]`."""
     histories = [[item for item in row if item] for row in interaction[SHOWN].tolist()]
-    return model.prompt.encode(histories, interaction["item_id"].tolist())
+    ratings = None
+    if model.prompt.rated:
+        pairs = zip(histories, interaction[SHOWN_RATINGS].tolist(), strict=True)
+        ratings = [given[: len(history)] for history, given in pairs]
+    return model.prompt.encode(histories, interaction["item_id"].tolist(), ratings)
 
 
 def like_loss(logits: Tensor, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
@@ -231,29 +247,57 @@ def fit(
         A summary: steps, the best one, its validation AUC, trainable parameters, what was done.
     """
     train = rows(run, split, "train", length=length, sample=settings.rows, seed=run.seed)
-    valid = rows(
-        run, split, "valid", length=length, sample=settings.valid_rows, seed=run.seed + VALIDATION_SEED
-    )
+    valid = validation_rows(run, split, settings, length=length)
+    return fit_rows(run, model, train, valid, settings)
 
-    def loss(numbers: Tensor) -> tuple[Tensor, int]:
+
+def validation_rows(run: StageRun, split: Artifact, settings: PairTuning, *, length: int = 1) -> PairRows:
+    """The validation rows that choose the step; see `fit`."""
+    sample, seed = settings.valid_rows, run.seed + VALIDATION_SEED
+    return rows(run, split, "valid", length=length, sample=sample, seed=seed)
+
+
+def fit_rows(
+    run: StageRun,
+    model: Any,  # noqa: ANN401 - an Asking module
+    train: Trainable,
+    valid: PairRows,
+    settings: PairTuning,
+    score: Callable[[], float] | None = None,
+    name: str = "AUC",
+) -> dict[str, Any]:
+    """Train on given rows; see `fit`.
+
+    Args:
+        run: The stage.
+        model: An `Asking` module.
+        train: Training rows.
+        valid: Validation rows.
+        settings: Of the training.
+        score: Higher is better; `None` takes the AUC of the model's predictions of the validation rows.
+        name: What the score is called.
+
+    Returns:
+        As `fit`.
+    """
+
+    def counted(compute: Callable[[], T]) -> tuple[T, int]:
         before = model.prompt.tokens_read
-        value = model.calculate_loss(train.interaction(numbers))
+        value = compute()
         return value, model.prompt.tokens_read - before
 
-    def validate() -> tuple[float, int]:
-        before = model.prompt.tokens_read
-        scores = predict_all(model, valid, lambda done: None)
-        return metrics.auc(valid.labels, scores.numpy()), model.prompt.tokens_read - before
+    def auc() -> float:
+        return metrics.auc(valid.labels, predict_all(model, valid, lambda done: None).numpy())
 
     with run.progress(settings.steps, "step") as ticker:
         tuned = tune.tune(
             model,
-            loss,
+            lambda numbers: counted(lambda: model.calculate_loss(train.interaction(numbers))),
             len(train),
             settings,
             seed=run.seed,
             workspace=run.workspace,
-            validate=validate,
+            validate=lambda: counted(score or auc),
             progress=ticker,
         )
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -266,8 +310,8 @@ def fit(
         "valid_aucs": tuned.scores,
         "loss": tuned.loss,
         "trainable_parameters": parameters,
-        "did": f"{parameters:,} parameters, step {tuned.best_step} of {tuned.step} is best, AUC {tuned.score:.4f} "
-        f"on {len(valid)} validation rows",
+        "did": f"{parameters:,} parameters, step {tuned.best_step} of {tuned.step} is best, "
+        f"{name} {tuned.score:.4f} on {len(valid)} validation rows",
     }
 
 

@@ -287,6 +287,26 @@ def test_prompts_show_likes_where_models_read_all(freeze):
     assert shown(split, "test", liked_from=9.0) == [("w", "", "xzyv"), ("v", "", "z")]
 
 
+def test_what_prompts_show_comes_with_its_ratings(freeze):
+    split = freeze("temporal_ratio", ratios=(0.6, 0.2, 0.2))
+    found = {
+        liked_from: PairRows(split, "test", shown=3, liked_from=liked_from).interaction([0])
+        for liked_from in (None, 4.0)
+    }
+    assert found[None]["shown_ratings"].tolist() == [[4.0, 1.0, 2.0]]  # of z, y and v, the newest three
+    assert found[4.0]["shown_ratings"].tolist() == [[5.0, 4.0, 0.0]]  # of x and z
+
+
+def test_rows_taken_by_number_are_those_rows(freeze):
+    split = freeze("temporal_ratio", ratios=(0.6, 0.2, 0.2))
+    everything = PairRows(split, "train", shown=2)
+    some = everything.taking(np.array([1, 4]))
+    assert len(some) == 2 and len(everything) == len(split.part("train"))
+    assert np.array_equal(some.users, split.part("train").users[[1, 4]])
+    for name, column in some.interaction([0, 1]).interaction.items():
+        assert np.array_equal(column, everything.interaction([1, 4])[name]), name
+
+
 def test_a_protocol_of_positives_shows_what_it_has(freeze):
     split = freeze("temporal_ratio", ratios=(0.6, 0.2, 0.2), history="positives")
     assert shown(split, "test") == shown(split, "test", liked_from=4.0) == [("w", "xz", "xz"), ("v", "", "")]

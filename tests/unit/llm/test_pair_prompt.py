@@ -125,6 +125,37 @@ def test_several_soft_tokens_stand_behind_one_another(tiny):
     assert repeat_soft("{title}", 3) == "{title}"
 
 
+def rated(lm, listed='"{title}" ({rating} stars)'):
+    own = Wording(listed, ", ", "none yet", "untitled", 64)
+    return PairPrompt(lm, "{bos}Rated: {history}. Likes {title}? Answer: ", own, answer(), HOSTILE[:3], WORDS)
+
+
+def test_ratings_stand_with_their_titles_and_titles_stay_as_they_are(tiny):
+    encoded = rated(tiny).encode([[1, 2], []], [2, 1], [[4.0, 2.5], []])
+    full, empty = (tiny.tokens.decode(each.ids) for each in encoded)
+    assert f'Rated: "Toy Story (1995)" (4 stars), "{HOSTILE[2]}" (2.5 stars). Likes' in full
+    assert "Rated: none yet. Likes Toy Story (1995)? Answer:" in empty
+    with pytest.raises(ValueError, match="shows ratings: give those of the histories"):
+        rated(tiny).encode([[1]], [1])
+
+
+def test_logits_with_states_are_the_logits_and_the_last_state_is_what_the_head_takes(tiny):
+    prompt = rated(tiny)
+    encoded = prompt.encode([[1, 2], [], [1]], [2, 1, 1], [[4.0, 2.5], [], [1.0]])
+    with torch.no_grad():
+        logits, (first, last) = prompt.logits_and_states(encoded, [1, -1], "last")
+        torch.testing.assert_close(logits, prompt.logits(encoded, {}))
+        both = tiny.head(last)[:, [prompt.ids.yes, prompt.ids.no]]
+        torch.testing.assert_close(logits, both[:, 0] - both[:, 1])
+        ((alone,), (mean,)) = (
+            prompt.logits_and_states(encoded[1:2], [1], position)[1] for position in ("last", "mean")
+        )
+    torch.testing.assert_close(first[1:2], alone, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(alone, mean)
+
+
 def test_a_wording_that_can_not_be_is_refused():
     with pytest.raises(ValueError, match=r"(?s)empty is empty.*listed.*title_tokens"):
         Wording(listed="title", separator=",", empty=" ", untitled="x", title_tokens=0)
+    with pytest.raises(ValueError, match="may hold {rating} once"):
+        Wording("{title} {rating} {rating}", ",", "none", "x", 8)
