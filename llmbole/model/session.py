@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from llmbole import registry
 from llmbole.config import Config
 from llmbole.data import leak, splits
 from llmbole.data.dataset import make_dataset
 from llmbole.data.loader import FrozenCandidateLoader, evaluation_loader, train_loader
-from llmbole.data.pairs import PairSplit
+from llmbole.data.pairs import PARTS, PairSplit
 from llmbole.data.protocol import Protocol, protocol
 from llmbole.data.split import Split
 from llmbole.data.split_dataset import PairLoader, make_split_dataset, reads_all_rows
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.store import Artifact
 from llmbole.settings import SettingsError
+from recbole.data.interaction import Interaction
+from recbole.data.transform import construct_transform
 from recbole.utils import ModelType
 
 SCORES_PER_BATCH = 4_000_000
@@ -87,6 +90,20 @@ class Session:
         if isinstance(self.split, PairSplit):
             return PairLoader(self.config, self.parts[0], training=True)
         return train_loader(self.config, self.parts[0])
+
+    def labelled(self, part: str, places: Tensor) -> Interaction:
+        """Labelled rows as the model reads them, with the features that it loads.
+
+        Args:
+            part: `train`, `valid` or `test`.
+            places: Which rows of the part. Shape `[B]`.
+
+        Returns:
+            The rows.
+        """
+        dataset = self.parts[PARTS.index(part)]
+        rows: Interaction = construct_transform(self.config)(dataset, dataset[places])
+        return rows
 
     def check_training(self) -> None:
         """Refuse to train on rows that hold a held-out interaction; labelled rows were checked with their split.
