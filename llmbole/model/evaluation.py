@@ -176,27 +176,43 @@ def score_pairs(
     session = open_session(run, data, split, type(model))
     model.eval()
     before = model.prompt.tokens_read
-    collector, evaluator = Collector(session.config), Evaluator(session.config)
-    other = None if beside is None else _beside(beside, rows)
-    nowhere = torch.zeros(0, dtype=torch.long)  # positives of a ranking, of which labelled rows have none
+    found = []
     with run.progress(len(rows), "row") as ticker, torch.inference_mode():
         for numbers in torch.arange(len(rows)).split(ROWS_PER_BATCH):
-            interaction = rows.interaction(numbers)
-            scores = model.predict(interaction).cpu()
-            scores = scores if other is None else (scores + other[numbers]) / 2
-            collector.eval_batch_collect(scores, interaction, nowhere, nowhere)
+            found.append(model.predict(rows.interaction(numbers)).cpu())
             ticker(len(numbers))
     run.count(llm_tokens=model.prompt.tokens_read - before)
+    scores = torch.cat(found)
+    scoring = "answer_probability" if beside is None else "mean_with_backbone"
+    scores = scores if beside is None else (scores + _beside(beside, rows)) / 2
+    return {
+        **save_pairs(run, session, rows, scores),
+        "scoring": scoring,
+        "llm_parameters": model.prompt.lm.parameters_total,
+    }
+
+
+def save_pairs(run: StageRun, session: Session, rows: PairRows, scores: torch.Tensor) -> dict[str, Any]:
+    """Evaluate scores of labelled rows, and write what `save_rows` writes.
+
+    Args:
+        run: The stage.
+        session: Its protocol names the metrics and the groups.
+        rows: All rows of the test.
+        scores: Their scores. Shape `[R]`.
+
+    Returns:
+        `metrics`, `groups`, `extra` with the numbers of rows and users, and `did`.
+    """
+    collector, evaluator = Collector(session.config), Evaluator(session.config)
+    nowhere = torch.zeros(0, dtype=torch.long)  # positives of a ranking, of which labelled rows have none
+    interaction = rows.interaction(torch.arange(len(rows)))
+    collector.eval_batch_collect(scores, interaction, nowhere, nowhere)
     saved = save_rows(run, session, evaluator, evaluator.evaluate(collector.get_data_struct()))
     extra = {"rows": len(rows), "users": len(np.unique(evaluator.users))}
     metric, value = next(iter(saved["metrics"].items()))
-    return {
-        **saved,
-        "scoring": "answer_probability" if other is None else "mean_with_backbone",
-        "extra": extra,
-        "llm_parameters": model.prompt.lm.parameters_total,
-        "did": f"{metric} {value:.4f} over {extra['rows']} rows of {extra['users']} users",
-    }
+    did = f"{metric} {value:.4f} over {extra['rows']} rows of {extra['users']} users"
+    return {**saved, "extra": extra, "did": did}
 
 
 def _beside(scores: Artifact, rows: PairRows) -> torch.Tensor:
