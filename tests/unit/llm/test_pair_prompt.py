@@ -139,6 +139,17 @@ def test_ratings_stand_with_their_titles_and_titles_stay_as_they_are(tiny):
         rated(tiny).encode([[1]], [1])
 
 
+def test_the_prompt_of_corella_is_its_template_a(tiny):
+    own = settings("CoReLLa")["prompt"]
+    made = PairPrompt(tiny, own["text"], wording("CoReLLa"), answer("CoReLLa"), HOSTILE[:2], WORDS)
+    (encoded,) = made.encode([[1]], [1], [[3.0]])
+    assert tiny.tokens.decode(encoded.ids).endswith(
+        'Below is the rating history of a user: "Toy Story (1995)" (3 stars). Please predict whether the user will '
+        "like Toy Story (1995) based on his/her rating history and the quality of the target item. You should ONLY "
+        "answer no or yes. Answer: "
+    )
+
+
 def test_logits_with_states_are_the_logits_and_the_last_state_is_what_the_head_takes(tiny):
     prompt = rated(tiny)
     encoded = prompt.encode([[1, 2], [], [1]], [2, 1, 1], [[4.0, 2.5], [], [1.0]])
