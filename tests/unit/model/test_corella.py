@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from llmbole import registry
 from llmbole.data.pair_rows import PairRows
+from llmbole.llm import tune
 from llmbole.llm.backbone import load
 from llmbole.llm.identity import LLMSpec
 from llmbole.llm.lora import Adapter, LoraSettings
@@ -157,6 +158,35 @@ def test_layers_that_are_not_there_are_refused(make):
         make(crm_layers=[1, 3])
     with pytest.raises(ValueError, match="llm_layers: 5 is no layer of LlamaForCausalLM, which has 4"):
         make(llm_layers=[5, 1])
+
+
+def test_a_joint_training_that_was_killed_ends_like_one_that_was_not(make, rows, tmp_path):
+    """Dropout of both models, and the statistics of batch normalisation, are part of what goes on."""
+    own = {name: JOINT[name] for name in tune.TuneSettings.__dataclass_fields__}
+    settings = tune.TuneSettings(**{**own, "batch_size": 2, "steps": 6, "check_every": 1})
+
+    def train(folder, dies_at=None):
+        model, calls = make(), []
+
+        def loss(numbers):
+            calls.append(numbers)
+            if len(calls) == dies_at:
+                raise KeyboardInterrupt
+            return model.calculate_loss(rows[[0, 1, 2] if len(numbers) < 2 else numbers]), 0
+
+        torch.manual_seed(2)
+        tune.tune(model, loss, 3, settings, seed=1, workspace=folder, snapshot_seconds=0)
+        return tune.learned(model)
+
+    (tmp_path / "whole").mkdir()
+    whole = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, dies_at=4)
+    resumed = train(tmp_path)
+    assert {name.split(".")[0] for name in whole} == {"adapter", "crm", "llm_map", "crm_map"}
+    assert "crm.mlp.mlp_layers.2.running_mean" in whole
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
 
 
 class Numbers(PairRows):

@@ -99,6 +99,24 @@ def test_the_best_share_is_the_smallest_of_equal_ones():
         best([{"rows": 0}], "auc")
 
 
+def chosen(llm_of):
+    """The share chosen for 4,000 rows of a calibrated CRM and an LLM made of their true chances."""
+    random = np.random.default_rng(5)
+    crm_part, llm_part = random.normal(size=(2, 4000))
+    chances = 1 / (1 + np.exp(-(crm_part + llm_part)))
+    labels = (random.random(4000) < chances).astype(int)
+    crm = 1 / (1 + np.exp(-crm_part))
+    llm = llm_of(random, 1 / (1 + np.exp(-llm_part)))
+    made = Routing(np.ones(4000), labels, crm, lambda rows: (llm[rows], len(rows)))
+    shares = (0.0, 0.05, 0.1, 0.3, 0.5, 1.0)
+    return best(made.curve([made.count(share, None) for share in shares], ["AUC"]), "auc")["share"]
+
+
+def test_an_llm_at_chance_is_given_no_row_and_one_that_knows_other_things_some():
+    assert chosen(lambda random, llm: random.random(len(llm))) == 0.0
+    assert 0.0 < chosen(lambda random, llm: llm) < 1.0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
