@@ -65,10 +65,10 @@ class JointSettings(SampleTuning):
             )
         if self.width < 1 or not 1 <= self.exponent < math.inf:
             problems.append(f"width = {self.width}, exponent = {self.exponent}: must be at least 1")
-        if self.rows % self.batch_size == 1:
+        if self.batch_size == 1 or self.rows % self.batch_size == 1:
             problems.append(
-                f"rows = {self.rows}, batch_size = {self.batch_size}: leave a last batch of one row, which batch "
-                "normalisation of the CRM can't take; draw one row more"
+                f"rows = {self.rows}, batch_size = {self.batch_size}: a batch of one row, which batch "
+                "normalisation of the CRM can't take; draw one row more, or in larger batches"
             )
         if problems:
             raise ValueError("\n".join(problems))
@@ -268,8 +268,10 @@ class CoReLLa(LLMRecommender):
             "valid_confidence": chosen["confidence"],
             "valid_curve": chosen["curve"],
         }
+        if routed.asked == len(rows):
+            own["llm"] = routed.metrics(routed.llm, names)
         if curve:
-            own |= {"llm": routed.metrics(routed.llm, names), "curve": curve}
+            own["curve"] = curve
         return {
             **saved,
             "scoring": "routed_by_entropy",

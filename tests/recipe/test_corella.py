@@ -48,7 +48,8 @@ def test_it_runs_from_raw_files_to_a_sealed_record(corella):
     assert set(record.metrics) == set(record.backbone_metrics) == METRICS
     assert record.scoring == "routed_by_entropy"
     extra = record.extra
-    assert set(extra["crm"]) == METRICS and "llm" not in extra
+    assert set(extra["crm"]) == METRICS and "curve" not in extra
+    assert ("llm" in extra) == (extra["share_routed"] == 1)
     assert extra["share_routed"] == extra["rows_routed"] / extra["rows"]
     best = max(extra["valid_curve"], key=lambda point: point["AUC"])
     assert extra["share_routed"] == pytest.approx(best["share"], abs=1 / extra["rows"])
@@ -95,7 +96,8 @@ def test_with_all_rows_it_is_the_llm_whatever_the_crm(corella):
     assert set(extra["confidence"]) == {"crm", "llm"}
     points = extra["curve"]
     assert points[0]["AUC"] == extra["crm"]["AUC"] and points[-1]["AUC"] == extra["llm"]["AUC"]
-    assert corella({"routing.threshold": 0.0}).metrics == pytest.approx(extra["llm"], abs=1e-6)
+    plain = corella({"routing.threshold": 0.0})
+    assert plain.metrics == plain.record.extra["llm"] == pytest.approx(extra["llm"], abs=1e-6)
 
 
 def test_tokens_are_those_of_the_rows_routed(corella):

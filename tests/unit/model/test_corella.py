@@ -212,7 +212,8 @@ def test_samples_have_no_row_in_common_and_the_first_is_the_seeds():
         ({"gamma": -0.1}, "gamma = -0.1"),
         ({"exponent": 0.5}, "exponent = 0.5: must be at least 1"),
         ({"rows": 0}, "rows = 0: must be at least 1"),
-        ({"rows": 65, "batch_size": 32}, "a last batch of one row"),
+        ({"rows": 65, "batch_size": 32}, "a batch of one row"),
+        ({"rows": 64, "batch_size": 1}, "a batch of one row"),
         ({"position": "first"}, "none of 'last', 'mean'"),
     ],
 )
