@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,48 @@ import numpy as np
 from llmbole.data.convert.report import DataError
 
 SPLIT_FILE = "split.json"
+SEALED = "test"
+_sealed = False
+
+
+@contextmanager
+def sealed_test() -> Iterator[None]:
+    """Within, this process opens splits without their test part: asking for it is an error, not a leak.
+
+    A sweep's trials run so, which holds for all their threads.
+
+    Yields:
+        Nothing.
+    """
+    global _sealed
+    before, _sealed = _sealed, True
+    try:
+        yield
+    finally:
+        _sealed = before
+
+
+def is_sealed() -> bool:
+    """Whether test parts may not be opened now."""
+    return _sealed
+
+
+def open_parts(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of some names of parts that may be opened now."""
+    return tuple(name for name in names if not (_sealed and name == SEALED))
+
+
+def refuse_sealed(name: str) -> None:
+    """Refuse a part that may not be opened now.
+
+    Args:
+        name: Of the part.
+
+    Raises:
+        DataError: It is the test part, and this process may not see it.
+    """
+    if _sealed and name == SEALED:
+        raise DataError("the test part is sealed: trials of a sweep see training and validation data only")
 
 
 def save(folder: Path, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -49,8 +92,9 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 def load(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
-    """Open arrays by name, memory-mapped and read only."""
-    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+    """Open arrays by name, memory-mapped and read only; those of a sealed part are left out."""
+    wanted = [name for name in names if not (_sealed and name.startswith(f"{SEALED}_"))]
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in wanted}
 
 
 def content_hash(header: str, arrays: Mapping[str, np.ndarray]) -> str:

@@ -11,8 +11,9 @@ import torch
 
 from llmbole import compat
 from llmbole.config import Config
+from llmbole.data.arrays import open_parts
 from llmbole.data.convert.report import DataError
-from llmbole.data.split import Split
+from llmbole.data.split import PHASES, Split
 
 compat.apply()
 
@@ -103,7 +104,7 @@ class TimeOrdered:
         return [self.copy(_take(self.inter_feat, part)) for part in parts]
 
     def _parts_of(self: Any, split: Split) -> list[np.ndarray]:
-        """Rows of the training interactions and of the targets of each phase."""
+        """Rows of the training interactions and of the targets of each open phase."""
         users = self.inter_feat[self.uid_field].numpy()
         order = np.argsort(users, kind="stable")  # time order within users stays
         sorted_users = users[order]
@@ -114,7 +115,7 @@ class TimeOrdered:
         training = np.flatnonzero(positions < split.train_ends[users])
         return [
             training,
-            *(np.flatnonzero(np.isin(positions, split.phase(name).positions)) for name in ("valid", "test")),
+            *(np.flatnonzero(np.isin(positions, split.phase(name).positions)) for name in open_parts(PHASES)),
         ]
 
 

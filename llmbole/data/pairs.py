@@ -138,7 +138,9 @@ class PairSplit:
         stored: dict[str, Any] = arrays.load(folder, content.pop("arrays"))
         if content["task"] == "ranking":
             raise DataError(f"{folder} holds a split of {content['protocol']}, which labels nothing")
-        parts = {part: {name: stored.pop(f"{part}_{name}") for name in ROWS} for part in PARTS}
+        parts = {
+            part: {name: stored.pop(f"{part}_{name}") for name in ROWS} for part in arrays.open_parts(PARTS)
+        }
         return cls(**content, **stored, parts=parts)
 
     @property
@@ -162,7 +164,9 @@ class PairSplit:
 
         Raises:
             ValueError: There is no such part.
+            DataError: It is `test`, which is sealed.
         """
+        arrays.refuse_sealed(name)
         if name not in self.parts:
             raise ValueError(f"unknown part {name!r}; {close_name(name, self.parts)}")
         return Pairs(self, name, **self.parts[name])

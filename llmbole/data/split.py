@@ -119,7 +119,7 @@ class Split:
         stored: dict[str, Any] = arrays.load(folder, content.pop("arrays"))
         if content.pop("task") != "ranking":
             raise DataError(f"{folder} holds a split of {content['protocol']}, which ranks nothing")
-        phases: dict[str, dict[str, np.ndarray]] = {phase: {} for phase in PHASES}
+        phases: dict[str, dict[str, np.ndarray]] = {phase: {} for phase in arrays.open_parts(PHASES)}
         for name in [name for name in stored if name not in (*ARRAYS, "rows")]:
             phase, _, what = name.partition("_")
             phases[phase][what] = stored.pop(name)
@@ -160,13 +160,13 @@ class Split:
 
         Raises:
             ValueError: The name is neither `valid` nor `test`.
+            DataError: It is `test`, which is sealed.
         """
+        arrays.refuse_sealed(name)
         if name not in self.phases:
             raise ValueError(f"unknown phase {name!r}; {close_name(name, self.phases)}")
-        arrays = self.phases[name]
-        return Phase(
-            self, name, arrays["users"], arrays["targets"], arrays["positions"], arrays.get("candidates")
-        )
+        held = self.phases[name]
+        return Phase(self, name, held["users"], held["targets"], held["positions"], held.get("candidates"))
 
     @cached_property
     def owners(self) -> np.ndarray:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llmbole import compat
 from llmbole.config import Config
+from llmbole.data.arrays import open_parts
 from llmbole.data.dataset import TimeOrdered, own_dataset_class, scaled_fields
 from llmbole.data.histories import newest
 from llmbole.data.interactions import time_keys
@@ -73,7 +74,7 @@ class SplitDataset(TimeOrdered, recbole_datasets.Dataset):
             self.set_field_property(field, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
 
     def build(self) -> list[Any]:
-        """The training, validation and test parts."""
+        """The training, validation and test parts; a sealed one is left out."""
         recbole_datasets.Dataset._change_feat_format(self)
         parts = self.part_rows()
         for field in parts[0].columns:
@@ -84,7 +85,7 @@ class SplitDataset(TimeOrdered, recbole_datasets.Dataset):
         return [self._part(rows) for rows in parts]
 
     def part_rows(self) -> list[Rows]:
-        """Rows of training, validation and test."""
+        """Rows of training, validation and, if it is not sealed, test."""
         raise NotImplementedError
 
     def _describe_lists(self, sequences: Mapping[str, np.ndarray]) -> None:
@@ -125,13 +126,16 @@ class RankingDataset(SplitDataset):
     split: Split
 
     def part_rows(self) -> list[Rows]:
-        """Rows of training, validation and test; sequential models learn from interactions with a history."""
+        """Rows of training and of each open phase; sequential models learn from interactions with a history."""
         split = self.split
         sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
         taken = split.offsets[:-1] + int(sequential)  # the first interaction without a row, of each user
         trained = np.flatnonzero(split.trained)
         trained = trained[trained >= taken[split.owners[trained]]]
-        parts = [self._in_recbole_order(trained, taken), *(split.phase(name).positions for name in PHASES)]
+        parts = [
+            self._in_recbole_order(trained, taken),
+            *(split.phase(name).positions for name in open_parts(PHASES)),
+        ]
         floats = {field: self._scaled(field) for field in FLOATS if self._loads(field)}
         return [self._rows(np.asarray(positions), floats) for positions in parts]
 
@@ -171,8 +175,8 @@ class PairDataset(SplitDataset):
     split: PairSplit
 
     def part_rows(self) -> list[Rows]:
-        """Rows of training, validation and test."""
-        return [self._rows(name) for name in PARTS]
+        """Rows of each open part."""
+        return [self._rows(name) for name in open_parts(PARTS)]
 
     def _rows(self, name: str) -> Rows:
         pairs = self.split.part(name)

@@ -120,6 +120,7 @@ def tune(
     seed: int,
     workspace: Path,
     validate: Validate | None = None,
+    validated: Callable[[int, float], None] | None = None,
     progress: Callable[[int], None] | None = None,
     snapshot_seconds: float = SNAPSHOT_SECONDS,
 ) -> Tuned:
@@ -136,6 +137,8 @@ def tune(
         seed: of the rows' order.
         workspace: folder for the snapshot.
         validate: scores the module in evaluation mode; without it the last state is kept.
+        validated: told steps done and the score of each validation; what it raises ends the training, which a later
+            call continues.
         progress: told finished steps.
         snapshot_seconds: least time between two snapshots.
 
@@ -166,6 +169,8 @@ def tune(
             if time.monotonic() - written >= snapshot_seconds:
                 _write(snapshot, module, best, optimizer, tuned)
                 written = time.monotonic()
+            if validated is not None and tuned.scores:
+                validated(tuned.step, tuned.scores[-1])
     module.eval()
     module.load_state_dict(best, strict=False)
     return tuned

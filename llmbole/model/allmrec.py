@@ -147,6 +147,7 @@ class ALLMRec(LLMRecommender):
         makes="scores",
         needs=("data", "split", "backbone", "vectors", "alignment", "projection", "retrieved"),
         uses=("project", "inference", "prompt", "llm", "scoring", "dataset", "protocol", "backbone", "seed"),
+        phased=True,
     )
     def score(
         run: StageRun,
@@ -158,7 +159,7 @@ class ALLMRec(LLMRecommender):
         projection: Artifact,
         retrieved: Artifact | None,
     ) -> Mapping[str, Any]:
-        """Rank the candidates of every test user."""
+        """Rank the candidates of every user of the test, or of validation."""
         users = stages.open_backbone(run, data, split, backbone)
         model = ALLMRec.assemble(run, data, split, vectors, alignment, users)
         training.load_weights(model, projection)

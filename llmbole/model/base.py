@@ -20,7 +20,9 @@ class LLMRecommender(AbstractRecommender):
 
     Attributes:
         protocols: Names of the protocols it runs under.
-        goals: The artifacts a run needs, the last one holding its test scores.
+        goals: The artifacts a run needs, the last one holding its scores, made by a phased stage.
+        validates: The stage that tells the method's own validation scores while it trains, by the protocol's selection
+            metric, so that a sweep can end a poor trial early; `None` if there is none.
         settings_class: Its `check(settings)` refuses the method's own settings before any work; `None` checks nothing.
     """
 
@@ -28,6 +30,7 @@ class LLMRecommender(AbstractRecommender):
     input_type = InputType.POINTWISE
     protocols: ClassVar[tuple[str, ...]] = ()
     goals: ClassVar[tuple[str, ...]] = ("scores",)
+    validates: ClassVar[str | None] = None
     settings_class: ClassVar[Any] = None
 
     def full_sort_predict(self, interaction: Interaction) -> torch.Tensor:

@@ -126,6 +126,7 @@ def train_backbone(
     folder: Path,
     workspace: Path,
     progress: Callable[[int], None] | None = None,
+    validated: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Train a conventional recommender and write its best weights to the folder.
 
@@ -137,6 +138,8 @@ def train_backbone(
         folder: Existing folder for `backbone.safetensors` and `backbone.json`.
         workspace: Folder for checkpoints.
         progress: Told the number of finished epochs.
+        validated: Told epochs trained and the selection metric of each validation; what it raises ends the training,
+            which a later call continues.
 
     Returns:
         Model, training, best epoch (from 1), epochs trained, validation metrics, trainable parameters, and `did`.
@@ -157,12 +160,13 @@ def train_backbone(
     report = progress or (lambda epochs: None)
     if trainer.resume():
         report(trainer.start_epoch)
-    trainer.fit(
-        loader,
-        session.loader("valid"),
-        verbose=False,
-        callback_fn=lambda epoch, score: report(trainer.eval_step),
-    )
+
+    def hear(epoch: int, score: float) -> None:
+        report(trainer.eval_step)
+        if validated is not None:
+            validated(epoch + 1, float(score))
+
+    trainer.fit(loader, session.loader("valid"), verbose=False, callback_fn=hear)
     best = trainer.load_best()
     summary = {
         "model": config["model"],

@@ -98,6 +98,7 @@ class CoLLM(LLMRecommender):
     protocols = pair_prompts.PROTOCOLS
     settings_class = Checks
     goals = ("backbone_scores", "scores")
+    validates = "mapping"
 
     data = stages.prepare_data
     split = stages.freeze_split
@@ -150,6 +151,7 @@ class CoLLM(LLMRecommender):
             "protocol",
             "seed",
         ),
+        phased=True,
     )
     def score(
         run: StageRun,
@@ -160,17 +162,17 @@ class CoLLM(LLMRecommender):
         lora: Artifact,
         mapping: Artifact,
     ) -> Mapping[str, Any]:
-        """Probabilities of the test rows, or their mean with the backbone's."""
+        """Probabilities of the rows of the test, or of validation, or their mean with the backbone's."""
         beside = backbone_scores if run["ensemble"] else None
         if run["hybrid"]["encoding"] == "none":
             prompt, adapter = pair_prompts.open_adapted(run, data, split)
             adapter.load(lora.folder)
             model: Any = pair_prompts.TextAnswers(prompt, adapter)
-            rows = pair_prompts.rows(run, split, "test")
+            rows = pair_prompts.rows(run, split, run.phase)
         else:
             model = CoLLM.assemble(run, data, split, backbone, lora)
             pair_prompts.load_learned(model, mapping)
-            rows = pair_prompts.rows(run, split, "test", length=model.encoder.length)
+            rows = pair_prompts.rows(run, split, run.phase, length=model.encoder.length)
         return evaluation.score_pairs(run, model, data, split, rows, beside)
 
     @staticmethod

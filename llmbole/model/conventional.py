@@ -46,6 +46,7 @@ class Conventional:
         "loo_rating",
     )
     goals: ClassVar[tuple[str, ...]] = ("backbone_scores",)
+    validates: ClassVar[str | None] = "backbone"
     settings_class = LabelCheck
 
     data = stages.prepare_data

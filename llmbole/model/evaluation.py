@@ -1,4 +1,4 @@
-"""Leaves of evaluation: test scores with the values of each user, or of each row."""
+"""Leaves of evaluation: scores of a phase, test or validation, with the values of each user, or of each row."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from llmbole.model import grouping, ranking, retrieval
 from llmbole.model.base import LLMRecommender
 from llmbole.model.session import Session, no_leaks, open_session
 from llmbole.pipeline.run import StageRun
+from llmbole.pipeline.stage import TEST
 from llmbole.pipeline.store import Artifact
 from llmbole.trainer.trainer import Trainer
 
@@ -64,7 +65,7 @@ def save_scores(
     _write_per_user(run, session, users, columns)
     return {
         "metrics": {name: float(values.mean()) for name, values in columns.items()},
-        "groups": grouping.of_users(rules.groups, split, users, columns),
+        "groups": grouping.of_users(rules.groups, split, users, columns) if run.phase == TEST else {},
     }
 
 
@@ -98,7 +99,7 @@ def save_rows(
     names = rules.report or rules.metrics
     return {
         "metrics": {name: float(metrics[name]) for name in names},
-        "groups": grouping.of_rows(rules.groups, split, rows, names),
+        "groups": grouping.of_rows(rules.groups, split, rows, names) if run.phase == TEST else {},
     }
 
 
@@ -113,7 +114,7 @@ def _write_per_user(
 def score_choices(
     run: StageRun, model: LLMRecommender, data: Artifact, split: Artifact, retrieved: Artifact | None
 ) -> dict[str, Any]:
-    """Test scores of a method that answers a prompt with one of the candidates.
+    """Scores of a phase by a method that answers a prompt with one of the candidates.
 
     Args:
         run: The stage; it must declare `scoring`, `protocol`, `dataset.name` and `seed`.
@@ -126,11 +127,12 @@ def score_choices(
         The stage's summary: metrics, how they were scored, tokens read.
     """
     session = open_session(run, data, split, type(model), {"eval_batch_size": LISTS_PER_BATCH * 20})
+    phase = run.phase
     model.eval()
     model.tokens_read.zero_()
-    _check_histories(session)
+    _check_histories(session, phase)
     offered, recall = retrieval.shown(retrieved) if retrieved else (None, {})
-    loader = session.loader("test") if offered is None else session.offering(offered)
+    loader = session.loader(phase) if offered is None else session.offering(offered, phase)
     with run.progress(len(loader), "batch") as ticker:
         evaluate = _by_generation if run["scoring"] == "generation" else _by_likelihood
         saved, extra = evaluate(run, model, session, Ticking(loader, ticker))
@@ -145,9 +147,9 @@ def score_choices(
     }
 
 
-def _check_histories(session: Session) -> None:
+def _check_histories(session: Session, name: str) -> None:
     """Refuse prompts whose histories show the target or anything later."""
-    part, phase = session.parts[2], session.ranking_split.phase("test")
+    part, phase = session.part(name), session.ranking_split.phase(name)
     shown = part[rows_of(part, phase)][session.config["ITEM_ID_FIELD"] + session.config["LIST_SUFFIX"]]
     no_leaks(leak.check_histories(phase, shown.numpy()))
 
@@ -160,14 +162,14 @@ def score_pairs(
     rows: PairRows,
     beside: Artifact | None = None,
 ) -> dict[str, Any]:
-    """Test scores of a method that gives each labelled row a probability.
+    """Scores of a phase by a method that gives each labelled row a probability.
 
     Args:
         run: The stage; it must declare `protocol`, `dataset.name` and `seed`.
         model: The method.
         data: Prepared data.
         split: Frozen split.
-        rows: All rows of the test.
+        rows: All rows of the phase.
         beside: Scores of another model on the same rows; the mean of both is scored.
 
     Returns:
@@ -221,7 +223,7 @@ def _beside(scores: Artifact, rows: PairRows) -> torch.Tensor:
         other, items = stored["scores"], stored["items"]
     if not np.array_equal(items, rows.items):
         raise ValueError(
-            f"{scores.folder / ROWS_FILE} holds other rows than the test's; delete it and run again"
+            f"{scores.folder / ROWS_FILE} holds other rows than are scored; delete it and run again"
         )
     if other.min() < 0 or other.max() > 1:
         raise ValueError(
@@ -277,7 +279,7 @@ def _write_answers(path: Path, texts: list[str]) -> None:
 
 @torch.inference_mode()
 def score_conventional(run: StageRun, model: Any, session: Session) -> dict[str, Any]:  # noqa: ANN401 - a RecBole model
-    """Test scores of a conventional model.
+    """Scores of a phase by a conventional model.
 
     Args:
         run: The stage.
@@ -287,7 +289,7 @@ def score_conventional(run: StageRun, model: Any, session: Session) -> dict[str,
     Returns:
         The stage's summary.
     """
-    loader = session.loader("test")
+    loader = session.loader(run.phase)
     trainer = Trainer(session.config, model, workspace=run.workspace)
     trainer.eval_collector.data_collect(loader)
     result = trainer.evaluate(loader)

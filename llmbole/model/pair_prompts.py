@@ -298,6 +298,7 @@ def fit_rows(
             seed=run.seed,
             workspace=run.workspace,
             validate=lambda: counted(score or auc),
+            validated=run.validated,
             progress=ticker,
         )
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

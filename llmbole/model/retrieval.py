@@ -19,13 +19,13 @@ LISTS = "lists.npz"
 
 
 def retrieve(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
-    """Train the protocol's retriever and write its best items of every test user.
+    """Train the protocol's retriever and write its best items of every user of the phase.
 
     `lists.npz` holds `users [U]`, `best [U, C]` in the retriever's order, and `shown [U, C]`, the same in random order:
     a method that sees the retriever's order can do no worse than repeat it.
 
     Args:
-        run: The stage; it must declare `protocol` and `dataset.name`.
+        run: The stage; it must be phased, and declare `protocol` and `dataset.name`.
         data: Prepared data.
         split: Frozen split.
 
@@ -43,10 +43,11 @@ def retrieve(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any
     session = open_session(run, data, split, retriever.model, settings, seed=retriever.seed)
     with run.progress(int(session.config["epochs"]), "epoch") as ticker:
         trained = cf.train_backbone(session, "auto", run.folder, run.workspace, ticker)
-    best = _best(cf.load_backbone(session, run.folder).model, session, retriever.number)  # [U, C]
+    name = run.phase
+    best = _best(cf.load_backbone(session, run.folder).model, session, retriever.number, name)  # [U, C]
     raw = np.random.PCG64(retriever.seed).random_raw(best.shape)
     shown = np.take_along_axis(best, np.argsort(raw, axis=1, kind="stable"), axis=1)
-    phase = session.ranking_split.phase("test")
+    phase = session.ranking_split.phase(name)
     np.savez_compressed(run.folder / LISTS, users=phase.users, best=best, shown=shown)
     recall = float((best == phase.targets[:, None]).any(axis=1).mean())
     return {
@@ -57,10 +58,10 @@ def retrieve(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any
 
 
 @torch.inference_mode()
-def _best(model: Any, session: Session, number: int) -> np.ndarray:  # noqa: ANN401 - a RecBole model
-    """The items of the greatest scores that are not in the history, for every test user. Shape `[U, number]`."""
+def _best(model: Any, session: Session, number: int, phase: str) -> np.ndarray:  # noqa: ANN401 - a RecBole model
+    """The items of the greatest scores that are not in the history, for every user of a phase. Shape `[U, number]`."""
     found, users = [], []
-    for interaction, known, _, _ in session.loader("test"):
+    for interaction, known, _, _ in session.loader(phase):
         scores = model.full_sort_predict(interaction.to(session.config["device"])).view(len(interaction), -1)
         scores[:, 0] = -torch.inf
         scores[known[0].to(scores.device), known[1].to(scores.device)] = -torch.inf
@@ -77,7 +78,7 @@ def shown(retrieved: Artifact) -> tuple[np.ndarray, dict[str, float]]:
         retrieved: What `retrieve` made.
 
     Returns:
-        A list for each test user, of shape `[U, C]`, and `recall@C`.
+        A list for each user of the phase, of shape `[U, C]`, and `recall@C`.
     """
     with np.load(retrieved.folder / LISTS, allow_pickle=False) as stored:
         lists = stored["shown"]

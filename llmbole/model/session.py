@@ -13,6 +13,7 @@ from torch import Tensor
 from llmbole import registry
 from llmbole.config import Config
 from llmbole.data import leak, splits
+from llmbole.data.arrays import open_parts, refuse_sealed
 from llmbole.data.dataset import make_dataset
 from llmbole.data.loader import FrozenCandidateLoader, evaluation_loader, train_loader
 from llmbole.data.pairs import PARTS, PairSplit
@@ -55,35 +56,41 @@ class Session:
     Attributes:
         config: RecBole's settings.
         dataset: All interactions.
-        parts: RecBole's training, validation and test data sets.
+        parts: RecBole's training, validation and, if it is not sealed, test data sets.
         split: The frozen split, whose ids are RecBole's.
         protocol: What is ranked.
     """
 
     config: Config
     dataset: Any
-    parts: tuple[Any, Any, Any]
+    parts: tuple[Any, ...]
     split: Split | PairSplit
     protocol: Protocol
 
     def loader(self, phase: str) -> Any:  # noqa: ANN401 - RecBole's or this project's loader
         """The evaluation loader of `valid` or `test`; only the one asked for is built."""
-        part = self.parts[1 if phase == "valid" else 2]
+        part = self.part(phase)
         if isinstance(self.split, PairSplit):
             return PairLoader(self.config, part, training=False)
         return evaluation_loader(self.config, self.dataset, part, self.split.phase(phase), self.protocol)
 
-    def offering(self, items: np.ndarray) -> Any:  # noqa: ANN401 - this project's loader
-        """The test users with lists of items to rank, whether or not their targets are among them.
+    def part(self, phase: str) -> Any:  # noqa: ANN401 - a RecBole dataset
+        """The data set of `valid` or `test`; a sealed test is a DataError."""
+        refuse_sealed(phase)
+        return self.parts[1 if phase == "valid" else 2]
+
+    def offering(self, items: np.ndarray, phase: str) -> Any:  # noqa: ANN401 - this project's loader
+        """The users of a phase with lists of items to rank, whether or not their targets are among them.
 
         Args:
-            items: A list for each test user, in the order of the split. Shape `[U, C]`.
+            items: A list for each user of the phase, in the order of the split. Shape `[U, C]`.
+            phase: `valid` or `test`.
 
         Returns:
             A loader as `loader` gives under frozen candidates.
         """
-        phase = dataclasses.replace(self.ranking_split.phase("test"), candidates=items)
-        return FrozenCandidateLoader(self.config, self.parts[2], phase)
+        offered = dataclasses.replace(self.ranking_split.phase(phase), candidates=items)
+        return FrozenCandidateLoader(self.config, self.part(phase), offered)
 
     def train_loader(self) -> Any:  # noqa: ANN401 - RecBole's or this project's loader
         """The training loader of models that learn row by row."""
@@ -184,7 +191,8 @@ def open_split(config: Config, split: Split | PairSplit, rules: Protocol) -> Ses
         )
     else:
         dataset = make_split_dataset(config, split)
-    return Session(config, dataset, tuple(dataset.build()), split, rules)
+    parts = dict(zip(("train", "valid", "test"), dataset.build(), strict=False))
+    return Session(config, dataset, tuple(parts[name] for name in open_parts(tuple(parts))), split, rules)
 
 
 def recbole_settings(rules: Protocol) -> dict[str, Any]:

@@ -41,7 +41,13 @@ def freeze_split(run: StageRun, data: Artifact) -> Mapping[str, Any]:
     """Interactions -> training, validation and test parts with frozen candidates, checked for leaks."""
     from llmbole.data import joined, leak, splits
     from llmbole.data import protocol as protocols
+    from llmbole.data.arrays import is_sealed
+    from llmbole.data.convert.report import DataError
 
+    if is_sealed():
+        raise DataError(
+            "the split is made before the trials of a sweep, which may not see its test part; run again"
+        )
     protocol = protocols.protocol(run["protocol"]["name"])
     card = joined.prepared_card(run["dataset.name"], data.folder)
     summary = splits.freeze(protocol, card, data.folder, run.folder)
@@ -65,7 +71,9 @@ def train_backbone(run: StageRun, data: Artifact, split: Artifact) -> Mapping[st
     name, own = _backbone_settings(run)
     session = open_session(run, data, split, name, own)
     with run.progress(int(session.config["epochs"]), "epoch") as ticker:
-        summary = cf.train_backbone(session, run["backbone.training"], run.folder, run.workspace, ticker)
+        summary = cf.train_backbone(
+            session, run["backbone.training"], run.folder, run.workspace, ticker, run.validated
+        )
     run.count(trainable_parameters=summary["parameters"])
     return summary
 
@@ -74,9 +82,10 @@ def train_backbone(run: StageRun, data: Artifact, split: Artifact) -> Mapping[st
     makes="backbone_scores",
     needs=("data", "split", "backbone"),
     uses=("dataset.name", "protocol", "backbone", "seed"),
+    phased=True,
 )
 def score_backbone(run: StageRun, data: Artifact, split: Artifact, backbone: Artifact) -> Mapping[str, Any]:
-    """Test scores of the conventional recommender by itself."""
+    """Scores of the conventional recommender by itself."""
     from llmbole.model import evaluation
 
     opened = open_backbone(run, data, split, backbone)
@@ -134,6 +143,7 @@ def backbone_vectors(run: StageRun, data: Artifact, split: Artifact, backbone: A
     needs=("data", "split"),
     uses=("dataset.name", "protocol"),
     when=("protocol.candidates.retriever", SET),
+    phased=True,
 )
 def retrieve_candidates(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
     """The items that methods re-rank, where the protocol names a retriever."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import psutil
 from tqdm.auto import tqdm
 
-from llmbole.pipeline.stage import Stage, StageError, stages_of
+from llmbole.pipeline.stage import TEST, Stage, StageError, stages_of
 from llmbole.pipeline.store import Artifact, Store
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,13 @@ class Ticker(Protocol):
         """Note that so many more units are done."""
 
 
+class Validated(Protocol):
+    """Who hears of validation scores while a stage trains: a sweep, which may end the trial here."""
+
+    def __call__(self, stage: str, step: int, score: float) -> None:
+        """Note the score of validation data after so many epochs or steps of a stage."""
+
+
 @dataclass
 class StageRun:
     """What a running stage sees: its folder, its declared settings, and where it reports cost and progress.
@@ -40,6 +47,8 @@ class StageRun:
         workspace: Folder for checkpoints; survives a kill, removed when the stage ends.
         settings: The declared settings by dotted name; any other is refused.
         resources: Things that change no result: where raw files lie, the device, whether bars are shown.
+        scored: The phase of a phased stage; others have none.
+        on_validation: Told of validation scores; `None` if nobody listens.
         counters: Numbers for the record's cost: `llm_tokens`, `trainable_parameters`.
     """
 
@@ -48,6 +57,8 @@ class StageRun:
     workspace: Path
     settings: Mapping[str, Any]
     resources: Mapping[str, Any]
+    scored: str | None = None
+    on_validation: Validated | None = None
     counters: dict[str, int] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a setting is of any type
@@ -69,10 +80,25 @@ class StageRun:
         """The run's seed; the stage must declare it."""
         return int(self["seed"])
 
+    @property
+    def phase(self) -> str:
+        """`test`, or in a sweep's trial `valid`: whose users or rows are to be scored.
+
+        Raises `StageError`: The stage is not declared as `phased`.
+        """
+        if self.scored is None:
+            raise StageError(f"stage {self.stage!r} asks for the phase; declare it with phased=True")
+        return self.scored
+
     def count(self, **counters: int) -> None:
         """Add to the numbers of the record's cost."""
         for name, value in counters.items():
             self.counters[name] = self.counters.get(name, 0) + int(value)
+
+    def validated(self, step: int, score: float) -> None:
+        """Say how validation data are scored after a number of epochs or steps, by the protocol's selection metric."""
+        if self.on_validation is not None:
+            self.on_validation(self.stage, step, score)
 
     @contextmanager
     def progress(self, total: int | None, unit: str = "it") -> Iterator[Ticker]:
@@ -104,15 +130,18 @@ class StageRun:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a plan: its key, whether it is cached, and why it is or will run."""
+    """One stage of a plan: its key, whether it is cached, why it is or will run, and its phase if it has one."""
 
     stage: Stage
     key: str
     cached: bool
     reason: str
+    phase: str | None = None
 
 
-def plan(pipeline: type, settings: Mapping[str, Any], store: Store, goals: Sequence[str]) -> list[Step]:
+def plan(
+    pipeline: type, settings: Mapping[str, Any], store: Store, goals: Sequence[str], phase: str = TEST
+) -> list[Step]:
     """Say of each stage that the goals need whether it is cached or will run, and why.
 
     Args:
@@ -120,6 +149,7 @@ def plan(pipeline: type, settings: Mapping[str, Any], store: Store, goals: Seque
         settings: Resolved settings.
         store: Where artifacts are.
         goals: Names of the artifacts wanted; what they do not need is left out.
+        phase: What phased stages score.
 
     Returns:
         Steps in running order.
@@ -132,14 +162,19 @@ def plan(pipeline: type, settings: Mapping[str, Any], store: Store, goals: Seque
     for name, stage in stages.items():
         if name not in wanted:
             continue
-        keys[name] = stage.key(settings, {needed: keys[needed] for needed in stage.needs if needed in keys})
+        keys[name] = stage.key(
+            settings, {needed: keys[needed] for needed in stage.needs if needed in keys}, phase
+        )
+        scored = phase if stage.phased else None
         damage = store.damaged(keys[name])
         artifact = None if damage else store.find(keys[name])
         if artifact is not None:
-            steps.append(Step(stage, keys[name], True, f"made {_ago(float(artifact.manifest['created']))}"))
+            made = f"made {_ago(float(artifact.manifest['created']))}"
+            steps.append(Step(stage, keys[name], True, made, scored))
             continue
         waiting.add(name)
-        steps.append(Step(stage, keys[name], False, damage or _reason(stage, settings, store, waiting)))
+        reason = damage or _reason(stage, settings, store, waiting)
+        steps.append(Step(stage, keys[name], False, reason, scored))
     return steps
 
 
@@ -194,7 +229,11 @@ def _ago(created: float) -> str:
 
 
 def execute(
-    steps: Sequence[Step], settings: Mapping[str, Any], store: Store, resources: Mapping[str, Any]
+    steps: Sequence[Step],
+    settings: Mapping[str, Any],
+    store: Store,
+    resources: Mapping[str, Any],
+    on_validation: Validated | None = None,
 ) -> dict[str, Artifact]:
     """Make what a plan lacks, in order; one line per stage says what it made, from what, how long it took.
 
@@ -203,6 +242,8 @@ def execute(
         settings: The settings it was made with.
         store: Where artifacts go.
         resources: Handed to every stage.
+        on_validation: Told of validation scores while stages train; it may raise to end the run, which a later run
+            continues.
 
     Returns:
         The artifacts by name.
@@ -211,7 +252,7 @@ def execute(
     for step in steps:
         stage = step.stage
         needed = {name: artifacts.get(name) for name in stage.needs}
-        maker = _maker(stage, settings, resources, needed)
+        maker = _maker(step, settings, resources, needed, on_validation)
         artifact, made = store.make(step.key, maker)
         artifacts[stage.makes] = artifact
         _tell(stage, artifact, made, needed)
@@ -219,13 +260,17 @@ def execute(
 
 
 def _maker(
-    stage: Stage,
+    step: Step,
     settings: Mapping[str, Any],
     resources: Mapping[str, Any],
     needed: Mapping[str, Artifact | None],
+    on_validation: Validated | None,
 ) -> Callable[[Path, Path], Mapping[str, Any]]:
+    stage = step.stage
+
     def make(folder: Path, workspace: Path) -> Mapping[str, Any]:
-        run = StageRun(stage.makes, folder, workspace, stage.declared(settings), resources)
+        declared = stage.declared(settings)
+        run = StageRun(stage.makes, folder, workspace, declared, resources, step.phase, on_validation)
         with measured() as cost:
             summary = stage.function(run, **needed)
         return {

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = "llmbole"
+TEST, VALID = "test", "valid"
+"""Phases: what a run scores, and what the trials of a sweep score."""
 SET = object()
 """For `when`: any value but `None`."""
 
@@ -40,6 +42,7 @@ class Stage:
         function: Called with a `StageRun` and the needed artifacts; fills `run.folder` and returns a summary.
         when: A setting and the value it must have for the stage to run (`SET`: any but `None`); `None` for a stage that
             always does. Where it does not run, the stages that need it are given `None`.
+        phased: Whether it scores the users or rows of a phase, and so is another artifact in each.
     """
 
     makes: str
@@ -47,6 +50,7 @@ class Stage:
     uses: tuple[str, ...]
     function: Callable[..., Mapping[str, Any]]
     when: tuple[str, object] | None = None
+    phased: bool = False
 
     def __call__(self, *arguments: object, **keywords: object) -> Mapping[str, Any]:
         """Run the function itself, without the store."""
@@ -79,14 +83,16 @@ class Stage:
         """
         return {name: lookup(settings, name, self.makes) for name in self.uses}
 
-    def key(self, settings: Mapping[str, Any], needed: Mapping[str, str]) -> str:
-        """The artifact's key: SHA-256 over code, declared settings, and the keys of what it needs."""
+    def key(self, settings: Mapping[str, Any], needed: Mapping[str, str], phase: str = TEST) -> str:
+        """The artifact's key: SHA-256 over code, declared settings, keys of what it needs, and the phase of a phased one."""
         content = {
             "makes": self.makes,
             "code": self.code,
             "settings": self.declared(settings),
             "needs": dict(needed),
         }
+        if self.phased and phase != TEST:
+            content["phase"] = phase
         return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
@@ -96,6 +102,7 @@ def stage(
     needs: tuple[str, ...] = (),
     uses: tuple[str, ...] = (),
     when: tuple[str, object] | None = None,
+    phased: bool = False,
 ) -> Callable[[Callable[..., Any]], Stage]:
     """Declare a function as the stage that makes an artifact.
 
@@ -104,6 +111,7 @@ def stage(
         needs: Names of the artifacts it is given, as keyword arguments.
         uses: Dotted names of the settings it may read.
         when: A setting and the value it must have for the stage to run.
+        phased: Whether it scores the users or rows of `run.phase`.
 
     Returns:
         A decorator that gives a `Stage`.
@@ -115,7 +123,7 @@ def stage(
             raise StageError(
                 f"stage {makes!r} needs {needs} but its function takes {tuple(parameters)}; make them the same"
             )
-        return Stage(makes=makes, needs=needs, uses=uses, function=function, when=when)
+        return Stage(makes=makes, needs=needs, uses=uses, function=function, when=when, phased=phased)
 
     return declare
 

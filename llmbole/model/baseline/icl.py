@@ -30,11 +30,12 @@ class ICL(pair_prompts.TextAnswers):
         makes="scores",
         needs=("data", "split"),
         uses=("prompt", "answer", "llm", "dataset", "protocol", "seed"),
+        phased=True,
     )
     def score(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
-        """Probabilities of the test rows."""
+        """Probabilities of the rows of the test, or of validation."""
         model = ICL(pair_prompts.open_prompt(run, data, split))
-        return evaluation.score_pairs(run, model, data, split, pair_prompts.rows(run, split, "test"))
+        return evaluation.score_pairs(run, model, data, split, pair_prompts.rows(run, split, run.phase))
 
 
 # Departures from the paper: the answer's probability is the softmax over both answers; the paper does not say.

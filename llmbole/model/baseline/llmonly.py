@@ -56,11 +56,12 @@ class LLMOnly(LLMRecommender):
         makes="scores",
         needs=("data", "split", "retrieved"),
         uses=("ask", "prompt", "llm", "scoring", "dataset", "protocol", "seed"),
+        phased=True,
     )
     def score(
         run: StageRun, data: Artifact, split: Artifact, retrieved: Artifact | None
     ) -> Mapping[str, Any]:
-        """Rank the candidates of every test user."""
+        """Rank the candidates of every user of the test, or of validation."""
         choice = stages.title_choice(run, data, split, user=False, item=False)
         return evaluation.score_choices(run, LLMOnly(choice, run["ask"]["history"]), data, split, retrieved)
 

@@ -78,6 +78,7 @@ class MLPLLM(LLMRecommender):
         makes="scores",
         needs=("data", "split", "backbone", "vectors", "projection", "retrieved"),
         uses=("project", "prompt", "llm", "scoring", "dataset", "protocol", "backbone", "seed"),
+        phased=True,
     )
     def score(
         run: StageRun,
@@ -88,7 +89,7 @@ class MLPLLM(LLMRecommender):
         projection: Artifact,
         retrieved: Artifact | None,
     ) -> Mapping[str, Any]:
-        """Rank the candidates of every test user."""
+        """Rank the candidates of every user of the test, or of validation."""
         model = MLPLLM.assemble(run, data, split, vectors, stages.open_backbone(run, data, split, backbone))
         training.load_weights(model, projection)
         return evaluation.score_choices(run, model, data, split, retrieved)

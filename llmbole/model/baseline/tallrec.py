@@ -22,6 +22,7 @@ class TALLRec(pair_prompts.TextAnswers):
     """A frozen LLM with LoRA updates, tuned by the binary cross-entropy of its one-word answers."""
 
     protocols = pair_prompts.PROTOCOLS
+    validates = "lora"
     settings_class = pair_prompts.checks(tune=pair_prompts.PairTuning, lora=LoraSettings)
 
     data = stages.prepare_data
@@ -32,12 +33,13 @@ class TALLRec(pair_prompts.TextAnswers):
         makes="scores",
         needs=("data", "split", "lora"),
         uses=("lora", "prompt", "answer", "llm", "dataset", "protocol", "seed"),
+        phased=True,
     )
     def score(run: StageRun, data: Artifact, split: Artifact, lora: Artifact) -> Mapping[str, Any]:
-        """Probabilities of the test rows."""
+        """Probabilities of the rows of the test, or of validation."""
         prompt, adapter = pair_prompts.open_adapted(run, data, split)
         adapter.load(lora.folder)
-        rows = pair_prompts.rows(run, split, "test")
+        rows = pair_prompts.rows(run, split, run.phase)
         return evaluation.score_pairs(run, TALLRec(prompt, adapter), data, split, rows)
 
 

@@ -68,6 +68,56 @@ def test_a_plan_says_what_will_run_and_why(tmp_path, change, expected):
         assert words in reasons[name]
 
 
+class Phased:
+    """A stage that scores the users of a phase, and says how it goes."""
+
+    numbers = Pipeline.numbers
+
+    @stage(makes="scores", needs=("numbers",), phased=True)
+    def score(run, numbers):
+        run.validated(3, 0.5)
+        return {"did": run.phase}
+
+    @stage(makes="asks")
+    def ask(run):
+        return {"did": run.phase}
+
+
+def test_a_phase_is_another_artifact_of_phased_stages_only(tmp_path):
+    store, made, heard = Store(tmp_path), {}, []
+    for phase in ("test", "valid"):
+        steps = plan(Phased, SETTINGS, store, ["scores"], phase)
+        made[phase] = execute(steps, SETTINGS, store, {"progress": False}, lambda *said: heard.append(said))
+        assert made[phase]["scores"].summary["did"] == phase
+    assert made["test"]["numbers"].key == made["valid"]["numbers"].key
+    assert made["test"]["scores"].key != made["valid"]["scores"].key
+    assert heard == [("scores", 3, 0.5)] * 2
+
+
+def test_a_stage_without_a_phase_can_not_ask_for_it(tmp_path):
+    steps = plan(Phased, SETTINGS, Store(tmp_path), ["asks"])
+    with pytest.raises(StageError, match="declare it with phased=True"):
+        execute(steps, SETTINGS, Store(tmp_path), {})
+
+
+def test_a_run_that_was_ended_while_it_validated_keeps_its_workspace(tmp_path):
+    class Training:
+        @stage(makes="weights")
+        def train(run):
+            (run.workspace / "checkpoint.txt").write_text("epoch 1")
+            run.validated(1, 0.1)
+
+    def end(stage, step, score):
+        raise SystemExit
+
+    store = Store(tmp_path)
+    steps = plan(Training, {}, store, ["weights"])
+    with pytest.raises(SystemExit):
+        execute(steps, {}, store, {}, end)
+    assert store.find(steps[0].key) is None
+    assert (store.workspace(steps[0].key) / "checkpoint.txt").read_text() == "epoch 1"
+
+
 def test_a_plan_names_damage(tmp_path):
     store = Store(tmp_path)
     artifact = run(store)["numbers"]
