@@ -74,12 +74,28 @@ def run(
     Raises:
         SettingsError: A name, key or value is wrong; no work was done.
     """
-    resolved = resolve(model, _named(dataset), {**(settings or {}), **more}, config_files)
+    return run_resolved(resolve(model, _named(dataset), {**(settings or {}), **more}, config_files))
+
+
+def run_resolved(resolved: Resolved, selection: results.Selection | None = None) -> Result:
+    """Run what was resolved, and record it.
+
+    Args:
+        resolved: The run.
+        selection: How its settings were chosen, if not by hand.
+
+    Returns:
+        The record and the artifacts.
+    """
     store = Store(Path(resolved.options["store"]))
     steps = plan_stages(resolved.method, resolved.settings, store, resolved.method.goals)
     _use_threads(resolved.options["threads"])
     artifacts = execute(steps, resolved.settings, store, resolved.options)
-    return _record(resolved, artifacts, {step.stage.makes for step in steps if not step.cached})
+    made = {step.stage.makes for step in steps if not step.cached}
+    chosen = selection or results.Selection(
+        kind="fixed", metric=resolved.settings["protocol"]["selection"], value=None, trials=1
+    )
+    return _record(resolved, artifacts, made, chosen)
 
 
 def plan(
@@ -210,7 +226,9 @@ def _use_threads(threads: int | None) -> None:
         torch.set_num_threads(int(threads))
 
 
-def _record(resolved: Resolved, artifacts: Mapping[str, Artifact], made: set[str]) -> Result:
+def _record(
+    resolved: Resolved, artifacts: Mapping[str, Artifact], made: set[str], selection: results.Selection
+) -> Result:
     """Seal the run, unless the very same one is on record already."""
     folder = Path(resolved.options["leaderboard"]) / "results"
     config = dict(resolved.settings)
@@ -223,12 +241,12 @@ def _record(resolved: Resolved, artifacts: Mapping[str, Artifact], made: set[str
         config_hash=results.content_hash(config),
         artifacts=keys,
         clean=commit.dirty is False,
+        sweep=selection.sweep.id if selection.sweep else None,
     )
     if earlier is not None:
         return Result(results.load(earlier), earlier, False, artifacts)
-    scores = artifacts[resolved.method.goals[-1]]
-    users, per_user = _per_user(scores)
-    record = _fields(resolved, artifacts, made, scores, commit)
+    users, per_user = _per_user(artifacts[resolved.method.goals[-1]])
+    record = _fields(resolved, artifacts, made, commit, selection)
     path = results.append(record, folder, users=users, per_user=per_user)
     return Result(results.load(path), path, True, artifacts)
 
@@ -237,10 +255,10 @@ def _fields(
     resolved: Resolved,
     artifacts: Mapping[str, Artifact],
     made: set[str],
-    scores: Artifact,
     commit: results.Commit,
+    selection: results.Selection,
 ) -> results.Record:
-    config = dict(resolved.settings)
+    config, scores = dict(resolved.settings), artifacts[resolved.method.goals[-1]]
     data, split = artifacts["data"].summary, artifacts["split"].summary
     beside = artifacts.get("backbone_scores") if scores.stage != "backbone_scores" else None
     backbone = config.get("backbone", {}).get("name")
@@ -268,9 +286,7 @@ def _fields(
         validation_metrics=_validation(config, artifacts, scores),
         group_metrics=dict(scores.summary.get("groups", {})),
         extra=dict(scores.summary.get("extra", {})),
-        selection=results.Selection(
-            kind="fixed", metric=config["protocol"]["selection"], value=None, trials=1
-        ),
+        selection=selection,
         cost={name: _cost(artifact, name in made) for name, artifact in artifacts.items()},
         artifacts={name: artifact.key for name, artifact in artifacts.items()},
         config=config,

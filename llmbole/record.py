@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SCHEMA = 1
+OPTIONAL = {"optional": True}
+"""Marks fields that a record leaves out where there is nothing to say; so older records keep their ids."""
 Mistakes = list[tuple[str, str]]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]*")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -69,13 +71,27 @@ class ProtocolVersion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """The sweep that chose the settings: id of its file, how it searched, and the seconds of all its trials."""
+
+    id: str
+    search: str
+    scheduler: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Selection:
-    """How the settings were chosen: `fixed` before the run, or a `sweep`'s best trial on validation data."""
+    """How the settings were chosen: `fixed` before the run, or a `sweep`'s best trial on validation data.
+
+    `value` is the best trial's validation metric, `trials` the number of trials.
+    """
 
     kind: str
     metric: str
     value: float | None
     trials: int
+    sweep: Sweep | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +182,10 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values, without id and checksums."""
-        return dataclasses.asdict(self)
+        content = dataclasses.asdict(self)
+        if self.selection.sweep is None:
+            del content["selection"]["sweep"]
+        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Record:
@@ -182,7 +201,7 @@ class Record:
             RecordError: Unknown or missing keys, wrong types, values that contradict each other; all of them.
         """
         mistakes: Mistakes = []
-        record = _read(cls, content, "", mistakes)
+        record = read(cls, content, "", mistakes)
         mistakes = mistakes or list(_contradictions(record))
         if mistakes:
             raise RecordError("\n".join(f"{key}: {message}" for key, message in mistakes), mistakes)
@@ -251,17 +270,17 @@ def _not_json(value: Any, path: str) -> Iterator[tuple[str, str]]:  # noqa: ANN4
         yield path, f"{value!r} ({type(value).__name__}) is not JSON; convert it before it is recorded"
 
 
-def _read(kind: Any, value: Any, key: str, mistakes: Mistakes) -> Any:  # noqa: ANN401 - any annotation
+def read(kind: Any, value: Any, key: str, mistakes: Mistakes) -> Any:  # noqa: ANN401 - any annotation
     """Check a JSON value against an annotation and build its dataclasses; mistakes are collected."""
     arguments = typing.get_args(kind)
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return None if value is None else _read(arguments[0], value, key, mistakes)
+        return None if value is None else read(arguments[0], value, key, mistakes)
     if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
         return _read_fields(kind, value, key, mistakes)
     if typing.get_origin(kind) is dict and isinstance(value, dict):
-        return {name: _read(arguments[1], entry, f"{key}.{name}", mistakes) for name, entry in value.items()}
+        return {name: read(arguments[1], entry, f"{key}.{name}", mistakes) for name, entry in value.items()}
     if typing.get_origin(kind) is list and isinstance(value, list):
-        return [_read(arguments[0], entry, f"{key}.{place}", mistakes) for place, entry in enumerate(value)]
+        return [read(arguments[0], entry, f"{key}.{place}", mistakes) for place, entry in enumerate(value)]
     if kind is Any or type(value) is kind or (kind is float and type(value) is int):
         return value
     name = getattr(kind, "__name__", str(kind)) if not arguments else str(kind)
@@ -274,9 +293,11 @@ def _read_fields(cls: Any, content: Mapping[str, Any], key: str, mistakes: Mista
     prefix = f"{key}." if key else ""
     before = len(mistakes)
     mistakes += [(f"{prefix}{name}", "unknown key") for name in content if name not in kinds]
-    mistakes += [(f"{prefix}{name}", "this key is missing") for name in kinds if name not in content]
+    optional = {entry.name for entry in dataclasses.fields(cls) if entry.metadata.get("optional")}
+    missing = [name for name in kinds if name not in content and name not in optional]
+    mistakes += [(f"{prefix}{name}", "this key is missing") for name in missing]
     values = {
-        name: _read(kinds[name], content[name], f"{prefix}{name}", mistakes)
+        name: read(kinds[name], content[name], f"{prefix}{name}", mistakes)
         for name in kinds
         if name in content
     }
@@ -292,8 +313,7 @@ def _contradictions(record: Record) -> Iterator[tuple[str, str]]:
     for key, name in (("dataset.name", record.dataset.name), ("protocol.name", record.protocol.name)):
         if not _NAME.fullmatch(name):
             yield key, f"{name!r} cannot name a folder: use letters, digits, '_', '-', '@', '+' and '.'"
-    if record.selection.kind not in ("fixed", "sweep"):
-        yield "selection.kind", f"{record.selection.kind!r} is neither 'fixed' nor 'sweep'"
+    yield from _of_selection(record.selection)
     if record.selection.metric not in record.metrics:
         yield "selection.metric", f"{record.selection.metric!r} is not one of {', '.join(record.metrics)}"
     if record.backbone_metrics is not None and record.backbone_stage not in record.artifacts:
@@ -306,3 +326,18 @@ def _contradictions(record: Record) -> Iterator[tuple[str, str]]:
         yield "created", f"{record.created!r} is not of the form 2025-01-31T23:59:59Z"
     if record.supersedes is not None and not _HASH.fullmatch(record.supersedes):
         yield "supersedes", f"{record.supersedes!r} is not a record id (64 hexadecimal digits)"
+
+
+def _of_selection(selection: Selection) -> Iterator[tuple[str, str]]:
+    if selection.kind not in ("fixed", "sweep"):
+        yield "selection.kind", f"{selection.kind!r} is neither 'fixed' nor 'sweep'"
+    elif (selection.kind == "sweep") != (selection.sweep is not None):
+        yield "selection.sweep", "a selection of the kind 'sweep' says which sweep, and no other does"
+    if selection.sweep is None:
+        return
+    if selection.value is None:
+        yield "selection.value", "the validation metric of the sweep's best trial is missing"
+    if selection.trials < 1:
+        yield "selection.trials", f"{selection.trials} trials can't have chosen anything"
+    if not _HASH.fullmatch(selection.sweep.id):
+        yield "selection.sweep.id", f"{selection.sweep.id!r} is not the id of a sweep (64 hexadecimal digits)"

@@ -30,6 +30,7 @@ from llmbole.record import (
     RecordError,
     Selection,
     StageCost,
+    Sweep,
     canonical_json,
     checksum,
     content_hash,
@@ -48,6 +49,7 @@ __all__ = [
     "RecordError",
     "Selection",
     "StageCost",
+    "Sweep",
     "append",
     "average",
     "canonical_json",
@@ -57,6 +59,7 @@ __all__ = [
     "parse",
     "read_per_user",
     "same_run",
+    "write_new",
 ]
 
 logger = logging.getLogger(__name__)
@@ -96,12 +99,12 @@ def append(
     values_file = target.parent / file.file
     values_known = values_file.exists()
     try:
-        _write_new(values_file, content)
+        write_new(values_file, content)
         if target.exists():
             load(target)
             logger.info("record %s is there already, nothing was written", target)
             return target
-        _write_new(target, file_text(fields, identity, checksums).encode())
+        write_new(target, file_text(fields, identity, checksums).encode())
     finally:
         if not values_known and not target.exists():
             values_file.unlink(missing_ok=True)
@@ -165,6 +168,7 @@ def same_run(
     config_hash: str,
     artifacts: Mapping[str, str],
     clean: bool = False,
+    sweep: str | None = None,
 ) -> Path | None:
     """The record of an identical run, so that a fully cached rerun appends nothing.
 
@@ -175,6 +179,7 @@ def same_run(
         config_hash: Hash of the full settings, seed included.
         artifacts: Stage to artifact key; equal keys mean equal code, settings, data, split and seed.
         clean: The code is committed now; then a record from a dirty or unknown tree is not the same run.
+        sweep: Id of the sweep that chose the settings; then a record that does not say so is not the same run.
 
     Returns:
         The file of the newest such record, or None.
@@ -186,6 +191,7 @@ def same_run(
         if record.config_hash == config_hash
         and record.artifacts == dict(artifacts)
         and not (clean and record.commit.dirty is not False)
+        and (sweep is None or (record.selection.sweep is not None and record.selection.sweep.id == sweep))
     ]
     return max(found)[1] if found else None
 
@@ -235,7 +241,7 @@ def _per_user_file(
     return packed.getvalue()
 
 
-def _write_new(path: Path, content: bytes) -> bool:
+def write_new(path: Path, content: bytes) -> bool:
     """Write a new file, whole or not at all; False when it is there already with the same content."""
     if path.exists():
         if path.read_bytes() != content:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from llmbole.markdown import ABSENT, count, seconds, size, table
 from llmbole.record import Dataset, Record, StageCost, content_hash
+from llmbole.sweep_record import lower_is_better
 
 RANKED_SEEDS = 3
-LOWER_IS_BETTER = frozenset({"LOGLOSS", "RMSE", "MAE", "ECE"})
 ALONE = "backbone alone"
 _SHORT = 8
 
@@ -192,8 +192,7 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
 
 def _rank_key(row: Row, metric: str) -> tuple:
     mean = row.mean(metric)
-    better_low = metric.partition("@")[0].upper() in LOWER_IS_BETTER
-    value = 0.0 if mean is None else mean if better_low else -mean
+    value = 0.0 if mean is None else mean if lower_is_better(metric) else -mean
     return bool(row.unranked), mean is None, value, row.names, row.settings, row.entries[0].clean
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmbole import results
+from llmbole import results, sweep_record
 from llmbole.record import Record, RecordError, checksum, content_hash, file_text, leaves
 
 
@@ -50,6 +50,7 @@ def verify(folder: Path) -> list[Problem]:
             problems += _check_place(path, record, lines)
             problems += _check_per_user(path, record, lines)
     problems += _check_superseded(records)
+    problems += _check_sweeps(folder.parent / "sweeps", records)
     problems += _check_strays(folder, records)
     return sorted(set(problems), key=lambda problem: (problem.file, problem.line or 0, problem.message))
 
@@ -202,6 +203,28 @@ def _check_superseded(records: Mapping[Path, tuple[Record, dict[str, int]]]) -> 
         if Path(path.parent.parent.name, path.parent.name, f"{record.supersedes}.json") not in known:
             message = f"supersedes: no record {record.supersedes} of this protocol and dataset"
             yield Problem(path, lines["supersedes"], message)
+
+
+def _check_sweeps(folder: Path, records: Mapping[Path, tuple[Record, dict[str, int]]]) -> Iterator[Problem]:
+    """Every sweep is as it was sealed, and every record's selection is what its sweep says."""
+    sweeps = {}
+    for path in sorted(folder.glob("*/*/*.json")):
+        try:
+            sweeps[path.stem] = sweep_record.load(path)
+        except RecordError as error:
+            yield Problem(path, None, str(error))
+    for path, (record, lines) in records.items():
+        selection = record.selection
+        if selection.sweep is None:
+            continue
+        found = sweeps.get(selection.sweep.id)
+        line = _line_of(lines, "selection.sweep.id")
+        if found is None:
+            yield Problem(
+                path, line, f"selection.sweep.id: {folder} holds no sound sweep {selection.sweep.id}"
+            )
+        elif found.selection() != selection:
+            yield Problem(path, line, f"selection: the sweep {selection.sweep.id} says {found.selection()}")
 
 
 def _check_strays(folder: Path, records: Mapping[Path, tuple[Record, dict[str, int]]]) -> Iterator[Problem]:

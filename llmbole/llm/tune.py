@@ -137,8 +137,7 @@ def tune(
         seed: of the rows' order.
         workspace: folder for the snapshot.
         validate: scores the module in evaluation mode; without it the last state is kept.
-        validated: told steps done and the score of each validation; what it raises ends the training, which a later
-            call continues.
+        validated: told steps done and the score of each validation; it may raise to end the training here.
         progress: told finished steps.
         snapshot_seconds: least time between two snapshots.
 
@@ -164,13 +163,11 @@ def tune(
         if tuned.step % settings.check_every == 0 or tuned.step == settings.steps:
             tuned.loss, losses = sum(losses) / len(losses), []
             module.eval()
-            if validate is None or _is_better(tuned, validate):
+            if validate is None or _is_better(tuned, validate, validated):
                 tuned.best_step, best = tuned.step, learned(module)
             if time.monotonic() - written >= snapshot_seconds:
                 _write(snapshot, module, best, optimizer, tuned)
                 written = time.monotonic()
-            if validated is not None and tuned.scores:
-                validated(tuned.step, tuned.scores[-1])
     module.eval()
     module.load_state_dict(best, strict=False)
     return tuned
@@ -240,13 +237,15 @@ def learned(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _is_better(tuned: Tuned, validate: Validate) -> bool:
+def _is_better(tuned: Tuned, validate: Validate, validated: Callable[[int, float], None] | None) -> bool:
     score, tokens = validate()
     tuned.tokens += tokens
     tuned.scores.append(score)
     better = tuned.score is None or score > tuned.score
     tuned.score = score if better else tuned.score
     tuned.worse = 0 if better else tuned.worse + 1
+    if validated is not None:
+        validated(tuned.step, score)
     return better
 
 

@@ -138,8 +138,7 @@ def train_backbone(
         folder: Existing folder for `backbone.safetensors` and `backbone.json`.
         workspace: Folder for checkpoints.
         progress: Told the number of finished epochs.
-        validated: Told epochs trained and the selection metric of each validation; what it raises ends the training,
-            which a later call continues.
+        validated: Told epochs trained and the selection metric of each validation; it may raise to end it here.
 
     Returns:
         Model, training, best epoch (from 1), epochs trained, validation metrics, trainable parameters, and `did`.
@@ -149,13 +148,7 @@ def train_backbone(
     session.check_training()
     init_seed(config["seed"], config["reproducibility"])
     model = _make(session, training)
-    if training == "all_positions":
-        split = session.ranking_split
-        sequences = [split.train_items(user) for user in range(split.n_users)]
-        loader: Any = all_positions.AllPositionsLoader(config, session.dataset, sequences)
-        loss = all_positions.loss_function(config, model)
-    else:
-        loader, loss = session.train_loader(), None
+    loader, loss = _learning(session, model, training)
     trainer = trainer_class(config)(config, model, workspace=workspace, loss_function=loss)
     report = progress or (lambda epochs: None)
     if trainer.resume():
@@ -182,6 +175,16 @@ def train_backbone(
     )
     save_backbone(model, summary, folder)
     return summary
+
+
+def _learning(session: Session, model: Any, training: str) -> tuple[Any, Any]:  # noqa: ANN401 - a RecBole model
+    """The training loader, and the loss where it is not the model's own."""
+    if training != "all_positions":
+        return session.train_loader(), None
+    split, config = session.ranking_split, session.config
+    sequences = [split.train_items(user) for user in range(split.n_users)]
+    loader = all_positions.AllPositionsLoader(config, session.dataset, sequences)
+    return loader, all_positions.loss_function(config, model)
 
 
 def save_backbone(model: Any, summary: dict[str, Any], folder: Path) -> None:  # noqa: ANN401 - a RecBole model

@@ -84,7 +84,7 @@ class Stage:
         return {name: lookup(settings, name, self.makes) for name in self.uses}
 
     def key(self, settings: Mapping[str, Any], needed: Mapping[str, str], phase: str = TEST) -> str:
-        """The artifact's key: SHA-256 over code, declared settings, keys of what it needs, and the phase of a phased one."""
+        """The artifact's key: SHA-256 over code, declared settings, keys of what it needs, and phase if it has one."""
         content = {
             "makes": self.makes,
             "code": self.code,

@@ -20,7 +20,17 @@ PACKAGE = Path(__file__).resolve().parents[2] / "llmbole"
 LAYERS = (
     ("cli", "__main__"),
     ("api", "grid", "sweep", "resolve"),
-    ("render", "protocol_page", "tables", "markdown", "verify", "results", "record", "provenance"),
+    (
+        "render",
+        "protocol_page",
+        "tables",
+        "markdown",
+        "verify",
+        "results",
+        "sweep_record",
+        "record",
+        "provenance",
+    ),
     ("model",),
     ("config", "data", "evaluator", "recommender", "trainer", "llm", "pipeline"),
     ("registry", "settings", "compat"),
@@ -29,7 +39,17 @@ LAYERS = (
 PEERS = (
     {"cli", "__main__"},
     {"api", "grid", "sweep", "resolve"},
-    {"render", "protocol_page", "tables", "markdown", "verify", "results", "record", "provenance"},
+    {
+        "render",
+        "protocol_page",
+        "tables",
+        "markdown",
+        "verify",
+        "results",
+        "sweep_record",
+        "record",
+        "provenance",
+    },
     {"config", "data", "evaluator", "recommender", "trainer"},
     {"registry", "settings", "compat"},
 )
@@ -64,6 +84,7 @@ ALLOWED = {
             "markdown",
             "verify",
             "results",
+            "sweep_record",
             "record",
             "provenance",
         )
