@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmbole import sweep_command
 from llmbole.settings import SettingsError, close_name, parse_value
 
 logger = logging.getLogger(__name__)
 
 LISTS = ("models", "backbones", "datasets", "protocols", "experiments")
-SUBCOMMANDS = ("run", "plan", "data", "check", "list", "store", "verify", "render")
+SUBCOMMANDS = ("run", "plan", "sweep", "data", "check", "list", "store", "verify", "render")
 RUN_EPILOG = """settings:
   --backbone=NAME, --llm=NAME, --text_encoder=NAME, --protocol=NAME, --seed=N, --config_files=A.yaml,B.yaml
   and any setting of the model's yaml, nested with dots: --align.learning_rate=1e-3 --backbone.training=per_prefix
@@ -76,15 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         ("run", _run, "run one model on one data set and record the result"),
         ("plan", _plan, "say which stages of a run are cached and which would run, and why"),
     ):
-        sub = add(name, command, text, **form)
-        sub.add_argument(
-            "--model", required=True, help="a method such as ALLMRec, or a RecBole model such as LightGCN"
-        )
-        sub.add_argument("--dataset", required=True, help="a data set's name, or ./FOLDER of your own data")
-        sub.add_argument(
-            "--config_files", default="", help="yaml files over the model's defaults, separated by commas"
-        )
-        sub.set_defaults(takes_settings=True)
+        _add_request(add(name, command, text, **form))
+    sub = add(
+        "sweep", _sweep, "search settings on validation data, then test the best ones", **sweep_command.FORM
+    )
+    _add_request(sub)
+    sweep_command.add_options(sub)
     sub = add("data", _data, "fetch and convert a data set, as every run of it would")
     sub.add_argument("what", choices=("prepare",))
     sub.add_argument("dataset", help="a data set's name, or ./FOLDER of your own data")
@@ -115,6 +113,18 @@ def _parser() -> argparse.ArgumentParser:
             "--document", action="append", default=[], help="also a document with generated regions"
         )
     return parser
+
+
+def _add_request(sub: argparse.ArgumentParser) -> None:
+    """Add what names a run: model, data set, files of settings."""
+    sub.add_argument(
+        "--model", required=True, help="a method such as ALLMRec, or a RecBole model such as LightGCN"
+    )
+    sub.add_argument("--dataset", required=True, help="a data set's name, or ./FOLDER of your own data")
+    sub.add_argument(
+        "--config_files", default="", help="yaml files over the model's defaults, separated by commas"
+    )
+    sub.set_defaults(takes_settings=True)
 
 
 def _help(parser: argparse.ArgumentParser) -> Callable[..., int]:
@@ -203,6 +213,10 @@ def _plan(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
         state = "cached" if step.cached else "to run"
         _say(f"{step.stage.makes:<16} {step.key[:8]}  {state}  {step.reason}")
     return 0
+
+
+def _sweep(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
+    return sweep_command.command(parsed, settings, _files(parsed), _say)
 
 
 def _data(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:

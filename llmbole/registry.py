@@ -144,7 +144,7 @@ def own_defaults(model: str) -> dict[str, Any]:
     if model not in own_recommenders():
         return {}
     settings = load_yaml(properties_folder() / "model" / f"{model}.yaml")
-    return {key: value for key, value in settings.items() if key != "by_task"}
+    return {key: value for key, value in settings.items() if key not in ("by_task", "sweep")}
 
 
 def learns_labels(name: str) -> bool:

@@ -36,6 +36,9 @@ SPECIFICATIONS: Mapping[str, type[identity.LLMSpec] | type[identity.EncoderSpec]
 }
 
 
+Layer = tuple[str, dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class Resolved:
     """One run: which class runs it, with which settings, and how.
@@ -76,12 +79,30 @@ def resolve(
         SettingsError: Some name, key or value is wrong; the message says which and what to do.
     """
     registry.check_name(model)
+    return resolve_layers(model, dataset, read_layers(overrides or {}, config_files))
+
+
+def read_layers(overrides: Mapping[str, Any], config_files: Sequence[Path | str] = ()) -> list[Layer]:
+    """Settings over the defaults, from files and a command line, in the order in which they lie on each other.
+
+    Args:
+        overrides: Nested or with dotted keys.
+        config_files: Yaml files that lie below them, in order.
+
+    Returns:
+        Where settings come from, and the settings, nested.
+    """
+    files = [(str(file), load_yaml(Path(file))) for file in config_files]
+    return [(where, nest(flatten(layer))) for where, layer in [*files, ("settings", dict(overrides))]]
+
+
+def resolve_layers(model: str, dataset: str, layers: Sequence[Layer]) -> Resolved:
+    """Resolve the settings of one run from what `read_layers` gave; see `resolve`."""
+    registry.check_name(model)
     dataset = _dataset_of(model, dataset)
     for name in joined.names(dataset):
         if own_folder(name) is None:
             source.card(name)
-    files = [(str(file), load_yaml(Path(file))) for file in config_files]
-    layers = [(where, nest(flatten(layer))) for where, layer in [*files, ("settings", dict(overrides or {}))]]
     defaults = _defaults(model, layers)
     settings = defaults
     for where, layer in layers:
@@ -89,6 +110,11 @@ def resolve(
         settings = merge(settings, own, where, open_keys=_open_keys(settings))
     method = registry.method(model) if registry.is_method(model) else _conventional()
     return _identified(model, method, dataset, settings, _label(defaults, settings))
+
+
+def search_space(model: str) -> dict[str, Any]:
+    """The block `sweep` of a model's yaml: setting to what is searched; empty if it has none."""
+    return dict(_own_yaml(model).get("sweep") or {})
 
 
 def _dataset_of(model: str, dataset: str) -> str:
@@ -186,7 +212,9 @@ def _conventional() -> Any:  # noqa: ANN401 - a class
 
 def _own_yaml(model: str) -> dict[str, Any]:
     beside = registry.settings_file(model) if registry.is_method(model) else None
-    return load_yaml(beside or properties_folder() / "model" / f"{model}.yaml")
+    file = beside or properties_folder() / "model" / f"{model}.yaml"
+    conventional = not registry.is_method(model) and not file.is_file()
+    return {} if conventional else load_yaml(file)
 
 
 def _into_backbone(model: str, layer: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,6 +244,7 @@ def _with_backbone(
         )
     file = properties_folder() / "model" / f"{name}.yaml"
     own = load_yaml(file) if file.is_file() else {}
+    own.pop("sweep", None)
     by_task = own.pop("by_task", {})
     same = (
         defaults["backbone"]

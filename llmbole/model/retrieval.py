@@ -39,7 +39,8 @@ def retrieve(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any
     retriever = rules.candidates.retriever
     file = properties_folder() / "model" / f"{retriever.model}.yaml"
     settings = load_yaml(file) if file.is_file() else {}
-    settings.pop("by_task", None)  # of protocols of labels; this one ranks
+    for key in ("by_task", "sweep"):  # of protocols of labels, of sweeps
+        settings.pop(key, None)
     session = open_session(run, data, split, retriever.model, settings, seed=retriever.seed)
     with run.progress(int(session.config["epochs"]), "epoch") as ticker:
         trained = cf.train_backbone(session, "auto", run.folder, run.workspace, ticker)

