@@ -36,6 +36,13 @@ def thread_variables(threads: int) -> dict[str, str]:
     return dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
+def use_threads(threads: int) -> None:
+    """Let torch use so many threads here; other libraries read `thread_variables` when they start."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
 def run_trial(request: Request, name: str, settings: Mapping[str, Any], device: str, report: Report) -> None:
     """Run one trial; its process may not open the test part of the split.
 
@@ -94,10 +101,8 @@ def run_test(
 
 def _resolve(request: Request, settings: Mapping[str, Any], **options: Any) -> Any:  # noqa: ANN401 - a Resolved
     """The run of some settings in this process: its threads are set, and relative paths are the command's."""
-    import torch
-
     threads = request.resources.threads
-    torch.set_num_threads(threads)
+    use_threads(threads)
     if Path(request.working_folder).is_dir():
         os.chdir(request.working_folder)
     return request.resolve(settings, progress=False, threads=threads, **options)
