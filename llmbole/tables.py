@@ -292,6 +292,7 @@ def record_table(record: Record) -> str:
         f"seed {record.seed}",
         f"scored by {record.scoring}",
         *([record.label] if record.label else []),
+        *_chosen(record),
         *([f"LLM {_llm(record)}"] if record.llm else []),
         *([f"data: {', '.join(differing)}"] if differing else []),
         f"commit {commit_name(record)}",
@@ -300,6 +301,15 @@ def record_table(record: Record) -> str:
     return "\n\n".join(
         [table(["test metrics", *metrics], cells), _stages_table(record), "; ".join(facts) + "."]
     )
+
+
+def _chosen(record: Record) -> list[str]:
+    """How a sweep chose the settings, where one did."""
+    selection = record.selection
+    if selection.sweep is None or selection.value is None:
+        return []
+    how = f"best of {selection.trials} trials by validation {selection.metric} {selection.value:.4f}"
+    return [f"{how} (sweep {selection.sweep.id[:12]})"]
 
 
 def _stages_table(record: Record) -> str:

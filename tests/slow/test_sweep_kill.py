@@ -109,9 +109,9 @@ def test_kills_at_random_moments_change_neither_trials_nor_the_best(folder, tmp_
 
 
 def trains(process: psutil.Process) -> bool:
-    """Whether a process is one of Ray's workers."""
+    """Whether a process is that of a trial; Ray's idle ones have other names."""
     try:
-        return any(word.startswith("ray::") for word in process.cmdline())
+        return any(word.startswith("ray::ImplicitFunc") for word in process.cmdline())
     except psutil.NoSuchProcess:
         return False
 

@@ -155,6 +155,22 @@ def test_a_killed_maker_leaves_no_artifact_and_no_lock(tmp_path):
     assert not list((tmp_path / "store").glob("artifacts/.making-*"))
 
 
+def test_who_waits_for_a_maker_that_dies_makes_it(tmp_path):
+    first = start(tmp_path, 60)
+    deadline = time.time() + 20
+    while not list((tmp_path / "store").glob("artifacts/.making-*/one.txt")):
+        assert time.time() < deadline
+        time.sleep(0.02)
+    second = start(tmp_path, 0)
+    time.sleep(0.5)
+    assert second.poll() is None  # it waits
+    first.send_signal(signal.SIGKILL)
+    first.wait(timeout=10)
+    assert second.wait(timeout=30) == 0
+    assert (tmp_path / "log").read_text() == "made\nmade\n"
+    assert Store(tmp_path / "store").get(KEY) is not None
+
+
 def test_prune_removes_leftovers_and_old_artifacts_only(tmp_path):
     store = Store(tmp_path)
     store.make(KEY, maker())

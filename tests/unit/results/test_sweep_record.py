@@ -11,6 +11,7 @@ import pytest
 from llmbole import results, sweep_record
 from llmbole.results import RecordError, Selection, Sweep
 from llmbole.sweep_record import SweepRecord, Trial, best
+from llmbole.tables import record_table
 from llmbole.verify import verify
 
 USERS = ["1", "2"]
@@ -145,6 +146,13 @@ def test_a_record_is_checked_against_its_sweep(make_sweep, make_record, tmp_path
     path.unlink()
     messages = [problem.message for problem in verify(tmp_path / "results")]
     assert len(messages) == 2 and all("holds no sound sweep" in message for message in messages)
+
+
+def test_the_table_of_a_run_says_how_its_settings_were_chosen(make_record):
+    assert "best of 3 trials by validation HIT@1 0.5000 (sweep cdcdcdcdcdcd)" in record_table(
+        make_record(selection=chosen())
+    )
+    assert "trials" not in record_table(make_record())
 
 
 def test_a_run_chosen_by_a_sweep_is_not_the_same_as_a_fixed_one(make_sweep, make_record, tmp_path):
