@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 
+import numpy as np
 import pandas
 import pytest
 
 import llmbole
 from llmbole import sweep_record
 from llmbole.cli import main
+from llmbole.data import arrays
+from llmbole.pipeline.run import execute
 from llmbole.pipeline.store import Store
 from llmbole.results import load_all
 from llmbole.sweep import cluster, trial
-from llmbole.sweep.request import Resources, Search, make_request
+from llmbole.sweep.request import Resources, Search, make_request, trial_steps
 from llmbole.verify import verify
 
 FEW = {"epochs": 2, "embedding_size": 8}
@@ -126,6 +129,37 @@ def test_optuna_searches_a_range_and_a_sweep_that_is_done_runs_nothing(sweep, mo
     monkeypatch.setattr(cluster, "_set_environment", lambda: pytest.fail("Ray was started again"))
     status, _, again = sweep(*words)
     assert (status, again) == (0, rows)
+
+
+def test_a_trial_neither_opens_the_test_nor_depends_on_it(films, tmp_path, monkeypatch):
+    load, opened = arrays.load, []
+
+    def poisoned(folder, names):
+        stored = load(folder, names)
+        opened.append(arrays.is_sealed() and not any(name.startswith("test_") for name in stored))
+        stored["items"] = np.array(stored["items"])
+        stored["items"][np.load(folder / "test_positions.npy")] = 10**9  # no item's number
+        return stored
+
+    scores = []
+    for place in ("plain", "poisoned"):
+        folders = {"store": str(tmp_path / place), "leaderboard": str(tmp_path / "leaderboard")}
+        space = {"sweep.learning_rate": [0.1], "sweep.embedding_size": None}
+        settings = {**folders, **FEW, **space, "progress": False}
+        request = make_request(
+            "BPR", str(films), settings=settings, search=Search(), resources=Resources(), loggers=()
+        )
+        base = request.resolve({})
+        before = [step for step in trial_steps(base) if step.stage.makes in ("data", "split")]
+        execute(before, base.settings, Store(tmp_path / place), base.options)
+        if place == "poisoned":
+            monkeypatch.setattr(arrays, "load", poisoned)
+        reports: list[dict] = []
+        trial.run_trial(request, "00000", {"learning_rate": 0.1}, "cpu", reports.append)
+        assert [report["final"] for report in reports] == [False, False, True]
+        scores.append([report["score"] for report in reports])
+    assert opened and all(opened)
+    assert scores[0] == scores[1]
 
 
 def report_threads(threads):
