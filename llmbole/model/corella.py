@@ -239,6 +239,7 @@ class CoReLLa(LLMRecommender):
         makes="scores",
         needs=("data", "split", "backbone", "joint", "alone", "routing"),
         uses=("routing.curve", "routing.shares", *BOTH),
+        phased=True,
     )
     def score(
         run: StageRun,
@@ -249,11 +250,11 @@ class CoReLLa(LLMRecommender):
         alone: Artifact | None,
         routing: Artifact,
     ) -> Mapping[str, Any]:
-        """Probabilities of the test rows: the LLM's of those that are routed to it, the CRM's of all others."""
+        """Probabilities of the rows of the test, or of validation: the LLM's of those routed to it, else the CRM's."""
         crm = stages.open_backbone(run, data, split, joint or backbone)
         llm = two_models.open_llm(run, data, split, joint, alone)
-        rows, names = pair_prompts.rows(run, split, "test"), crm.session.protocol.reported_names
-        routed = two_models.routing(run, crm, llm, rows, "test")
+        rows, names = pair_prompts.rows(run, split, run.phase), crm.session.protocol.reported_names
+        routed = two_models.routing(run, crm, llm, rows, run.phase)
         chosen = routing.summary
         count = routed.count(chosen["share"], chosen["threshold"])
         counts = [count, len(rows), *(routed.count(share, None) for share in run["routing.shares"])]

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "llmbole"
 # Top to bottom. A part imports parts below it, and of its own layer where PEERS says so.
 LAYERS = (
     ("cli", "sweep_command", "__main__"),
-    ("api", "grid", "sweep", "resolve"),
+    ("api", "grid", "recording", "sweep", "resolve"),
     (
         "render",
         "protocol_page",
@@ -38,7 +38,7 @@ LAYERS = (
 # Parts of one layer that may know each other; llm and pipeline stand alone.
 PEERS = (
     {"cli", "sweep_command", "__main__"},
-    {"api", "grid", "sweep", "resolve"},
+    {"api", "grid", "recording", "sweep", "resolve"},
     {
         "render",
         "protocol_page",
