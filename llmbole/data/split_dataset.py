@@ -214,8 +214,13 @@ class PairLoader:
 
     def __iter__(self) -> Iterator[Any]:
         for rows in self._order().split(self.batch_size):
-            interaction = self._transform(self._dataset, self._dataset[rows])
+            interaction = self.take(rows)
             yield interaction if self.shuffle else (interaction, None, None, None)
+
+    def take(self, rows: Tensor) -> Interaction:
+        """Rows by number, as the model reads them: `[B]` numbers to an Interaction of B rows."""
+        taken: Interaction = self._transform(self._dataset, self._dataset[rows])
+        return taken
 
     def _order(self) -> Tensor:
         size = len(self._dataset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +127,7 @@ def train_backbone(
     workspace: Path,
     progress: Callable[[int], None] | None = None,
     validated: Callable[[int, float], None] | None = None,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """Train a conventional recommender and write its best weights to the folder.
 
@@ -139,6 +140,7 @@ def train_backbone(
         workspace: Folder for checkpoints.
         progress: Told the number of finished epochs.
         validated: Told epochs trained and the selection metric of each validation; it may raise to end it here.
+        initial: Weights to begin with, all of the model's; fresh ones if it is `None`.
 
     Returns:
         Model, training, best epoch (from 1), epochs trained, validation metrics, trainable parameters, and `did`.
@@ -148,6 +150,8 @@ def train_backbone(
     session.check_training()
     init_seed(config["seed"], config["reproducibility"])
     model = _make(session, training)
+    if initial is not None:
+        model.load_state_dict(initial)
     loader, loss = _learning(session, model, training)
     trainer = trainer_class(config)(config, model, workspace=workspace, loss_function=loss)
     report = progress or (lambda epochs: None)

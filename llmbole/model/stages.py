@@ -15,6 +15,7 @@ from llmbole.pipeline.store import Artifact
 
 if TYPE_CHECKING:
     from llmbole.model.cf import Backbone
+    from llmbole.model.session import Session
 
 POSITIONS_PER_BATCH = 2048
 
@@ -65,11 +66,9 @@ def freeze_split(run: StageRun, data: Artifact) -> Mapping[str, Any]:
 def train_backbone(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
     """Train the conventional recommender, stopped early on validation data."""
     from llmbole.model import cf, training
-    from llmbole.model.session import open_session
 
     training.seed_everything(run.seed)
-    name, own = _backbone_settings(run)
-    session = open_session(run, data, split, name, own)
+    session = backbone_session(run, data, split)
     with run.progress(int(session.config["epochs"]), "epoch") as ticker:
         summary = cf.train_backbone(
             session, run["backbone.training"], run.folder, run.workspace, ticker, run.validated
@@ -246,10 +245,18 @@ def title_choice(run: StageRun, data: Artifact, split: Artifact, *, user: bool, 
 def open_backbone(run: StageRun, data: Artifact, split: Artifact, backbone: Artifact) -> Backbone:
     """The trained conventional recommender with its settings and data."""
     from llmbole.model import cf
+
+    return cf.load_backbone(backbone_session(run, data, split), backbone.folder)
+
+
+def backbone_session(run: StageRun, data: Artifact, split: Artifact) -> Session:
+    """Settings and data of the conventional recommender under the run's protocol."""
     from llmbole.model.session import open_session
 
-    name, own = _backbone_settings(run)
-    return cf.load_backbone(open_session(run, data, split, name, own), backbone.folder)
+    own = dict(run["backbone"])
+    name = own.pop("name")
+    own.pop("training")
+    return open_session(run, data, split, name, own)
 
 
 def llm_spec(run: StageRun) -> Any:  # noqa: ANN401 - an LLMSpec
@@ -269,13 +276,6 @@ def encoder_spec(run: StageRun) -> Any:  # noqa: ANN401 - an EncoderSpec
 def _located(run: StageRun, part: str) -> dict[str, Any]:
     """Settings of a model whose name is where it lies, if the user gave it as a folder."""
     return {**run[part], "name": run.resources.get(f"{part}_folder") or run[part]["name"]}
-
-
-def _backbone_settings(run: StageRun) -> tuple[str, dict[str, Any]]:
-    own = dict(run["backbone"])
-    name = own.pop("name")
-    own.pop("training")
-    return name, own
 
 
 def device(run: StageRun) -> Any:  # noqa: ANN401 - a torch device

@@ -1,0 +1,307 @@
+"""CTRL: a conventional recommender that first learns to see a row as a text encoder sees its sentences.
+
+Li et al., CTRL: Connect Collaborative and Language Model for CTR Prediction, 2023. Baseline of Zhang et al., CoLLM,
+2023 (over DIN), and of CoReLLa. Two stages: contrastive alignment of the tabular model's representation of a row with
+the text vector of the same row, then fine-tuning of the tabular model alone. No text and no language model are left at
+serving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from llmbole import registry
+from llmbole.data import splits
+from llmbole.data.pair_rows import SHOWN, PairRows
+from llmbole.data.pairs import PairSplit
+from llmbole.data.sentences import RowSentences, SentenceSettings
+from llmbole.llm import encode, tune
+from llmbole.llm.tune import TuneSettings
+from llmbole.model import cf, evaluation, representation, stages, training
+from llmbole.model.base import LLMRecommender
+from llmbole.pipeline.run import StageRun
+from llmbole.pipeline.stage import stage
+from llmbole.pipeline.store import Artifact
+from llmbole.registry import register_model
+from llmbole.settings import SettingsError, build, part_problems
+from recbole.data.interaction import Interaction
+
+ROWS_PER_BATCH = 4096  # whose sentences are written at once
+TEXT = "text"
+
+
+@dataclass(frozen=True)
+class RowTextSettings(SentenceSettings):
+    """The sentences of training rows.
+
+    Attributes:
+        rows: Training rows to align, drawn at random; 0 takes all.
+    """
+
+    rows: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rows < 0:
+            raise ValueError(f"rows = {self.rows}: must be at least 0, which takes all")
+
+
+@dataclass(frozen=True)
+class AlignSettings:
+    """Stage 1.
+
+    Attributes:
+        parts: Sub-representations M of each side; 1 compares whole representations.
+        width: Size of a sub-representation.
+        temperature: What similarities are divided by.
+        layer: The tabular model's layer whose input is the row's representation; None finds its prediction layer.
+        learning_rate: Of AdamW.
+        weight_decay: Not applied to biases.
+        batch_size: Rows that are told apart.
+        epochs: Passes over the rows.
+    """
+
+    parts: int
+    width: int
+    temperature: float
+    learning_rate: float
+    weight_decay: float
+    batch_size: int
+    epochs: int
+    layer: str | None = None
+
+    def __post_init__(self) -> None:
+        least = {"parts": 1, "width": 1, "batch_size": 2, "epochs": 1}
+        problems = [
+            f"{name} = {getattr(self, name)}: must be at least {bound}"
+            for name, bound in least.items()
+            if getattr(self, name) < bound
+        ]
+        problems += [
+            f"{name} = {getattr(self, name)}: must be above 0"
+            for name in ("temperature", "learning_rate")
+            if getattr(self, name) <= 0
+        ]
+        if self.weight_decay < 0:
+            problems.append(f"weight_decay = {self.weight_decay}: must be at least 0")
+        if problems:
+            raise ValueError("\n".join(problems))
+
+    def steps(self, rows: int) -> TuneSettings:
+        """The training of so many rows: a constant rate, no validation."""
+        per_epoch = -(-rows // self.batch_size)
+        return TuneSettings(
+            learning_rate=self.learning_rate,
+            warmup_rate=self.learning_rate,
+            warmup_steps=0,
+            least_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+            accumulation=1,
+            steps=per_epoch * self.epochs,
+            check_every=per_epoch,
+            patience=1,
+        )
+
+
+class Checks:
+    """The method's own settings, and a backbone that learns labels and has a representation of a row."""
+
+    @staticmethod
+    def check(settings: Mapping[str, Any]) -> None:
+        """Refuse wrong settings before any work.
+
+        Args:
+            settings: The run's settings.
+
+        Raises:
+            SettingsError: Something is wrong, or the backbone does not fit.
+        """
+        problems = part_problems({"sentences": RowTextSettings, "align": AlignSettings}, settings)
+        name = settings["backbone"]["name"]
+        if name in registry.LABEL_FORMS or not registry.learns_labels(name):
+            problems.append(
+                f"backbone {name} has no prediction layer, so it represents users and items, not rows; choose a model "
+                "of rows, such as DIN, DCNV2 or DeepFM"
+            )
+        if problems:
+            raise SettingsError("\n".join(problems))
+
+
+@register_model("CTRL")
+class CTRL(LLMRecommender):
+    """The tabular model, and what stage 1 needs beside it: a projection of each side.
+
+    Args:
+        model: A conventional model that predicts labels.
+        text_width: Width of the text vectors.
+        settings: Of stage 1.
+    """
+
+    protocols = ("temporal_collm", "temporal_ratio", "unified_ctr", "loo_ctr")
+    settings_class = Checks
+    goals = ("backbone_scores", "scores")
+
+    data = stages.prepare_data
+    split = stages.freeze_split
+    backbone = stages.train_backbone  # by itself, to compare with
+    backbone_scores = stages.score_backbone
+
+    def __init__(self, model: Any, text_width: int, settings: AlignSettings) -> None:  # noqa: ANN401 - a RecBole model
+        super().__init__()
+        self.model, self.settings = model, settings
+        width, size = self._layer.in_features, settings.parts * settings.width
+        self.tabular, self.textual = nn.Linear(width, size), nn.Linear(text_width, size)
+
+    @stage(
+        makes="text",
+        needs=("data", "split"),
+        uses=("sentences", "text_encoder", "dataset", "protocol", "seed"),
+    )
+    def encode_rows(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
+        """Training rows as sentences -> vectors of the frozen text encoder, once for all runs."""
+        settings = build(RowTextSettings, run["sentences"], "sentences")
+        opened = splits.load(split.folder)
+        assert isinstance(opened, PairSplit)  # the protocols of this method label pairs
+        rows = PairRows(opened, "train", shown=settings.history, sample=settings.rows, seed=run.seed)
+        sentences = RowSentences(data.folder, opened, settings, run["dataset"]["words"])
+        texts: list[str] = []
+        for numbers in torch.arange(len(rows)).split(ROWS_PER_BATCH):
+            taken = rows.interaction(numbers)
+            columns = [taken[name].tolist() for name in ("user_id", SHOWN, "item_id")]
+            texts += sentences.write(*columns)
+        with run.progress(len(texts), "text") as ticker:
+            vectors = encode.encode_texts(
+                stages.encoder_spec(run), texts, stages.device(run), progress=ticker
+            )
+        tensors = {"rows": torch.from_numpy(rows.places), TEXT: torch.from_numpy(vectors)}
+        training.save_tensors(run.folder / f"{TEXT}.safetensors", tensors)
+        return {"example": texts[0], "did": f"{len(texts)} rows, width {vectors.shape[1]}"}
+
+    @stage(
+        makes="aligned",
+        needs=("data", "split", "text"),
+        uses=("align", "backbone", "dataset.name", "protocol", "seed"),
+    )
+    def align(run: StageRun, data: Artifact, split: Artifact, text: Artifact) -> Mapping[str, Any]:
+        """Stage 1: the tabular model, from scratch, learns which text is its row's."""
+        settings = build(AlignSettings, run["align"], "align")
+        training.seed_everything(run.seed)
+        opened = cf.untrained(stages.backbone_session(run, data, split))
+        stored = training.load_tensors(text, TEXT)
+        rows, vectors = stored["rows"], stored[TEXT]  # [R], [R, D]
+        model = CTRL(opened.model.requires_grad_(True), vectors.shape[1], settings).to(stages.device(run))
+        loader = opened.session.train_loader()
+
+        def loss(numbers: Tensor) -> tuple[Tensor, int]:
+            taken = loader.take(rows[numbers])
+            taken.update(Interaction({TEXT: vectors[numbers]}))
+            return model.calculate_loss(taken.to(stages.device(run))), 0
+
+        # A last batch of one row has nothing to tell it from, and batch normalisation refuses it.
+        count = len(rows) - (len(rows) % settings.batch_size == 1)
+        schedule = settings.steps(count)
+        with run.progress(schedule.steps, "step") as ticker:
+            tuned = tune.tune(
+                model, loss, count, schedule, seed=run.seed, workspace=run.workspace, progress=ticker
+            )
+        training.save_tensors(run.folder / f"{training.WEIGHTS}.safetensors", model.model.state_dict())
+        run.count(trainable_parameters=sum(parameter.numel() for parameter in model.parameters()))
+        return {
+            "rows": count,
+            "steps": tuned.step,
+            "loss": tuned.loss,
+            "did": f"{count} rows in {tuned.step} steps, contrastive loss {tuned.loss:.4f} in the last epoch",
+        }
+
+    @stage(
+        makes="tuned",
+        needs=("data", "split", "aligned"),
+        uses=("backbone", "dataset.name", "protocol", "seed"),
+    )
+    def fine_tune(run: StageRun, data: Artifact, split: Artifact, aligned: Artifact) -> Mapping[str, Any]:
+        """Stage 2: the tabular model alone, on labels, as it is trained by itself but from aligned weights."""
+        training.seed_everything(run.seed)
+        session = stages.backbone_session(run, data, split)
+        initial = training.load_tensors(aligned, training.WEIGHTS)
+        with run.progress(int(session.config["epochs"]), "epoch") as ticker:
+            summary = cf.train_backbone(
+                session, run["backbone.training"], run.folder, run.workspace, ticker, initial
+            )
+        run.count(trainable_parameters=summary["parameters"])
+        return summary
+
+    @stage(
+        makes="scores",
+        needs=("data", "split", "tuned"),
+        uses=("backbone", "dataset.name", "protocol", "seed"),
+    )
+    def score(run: StageRun, data: Artifact, split: Artifact, tuned: Artifact) -> Mapping[str, Any]:
+        """Test scores of the tabular model; no text is read."""
+        opened = stages.open_backbone(run, data, split, tuned)
+        return evaluation.score_conventional(run, opened.model, opened.session)
+
+    @property
+    def _layer(self) -> nn.Linear:
+        return representation.prediction_layer(self.model, self.settings.layer)
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        """The contrastive loss of a batch.
+
+        Args:
+            interaction: Rows as the tabular model reads them, and `text [B, D]`.
+
+        Returns:
+            A scalar.
+        """
+        rows = self.tabular(representation.represent(self.model, self._layer, interaction))  # [B, M * W]
+        texts = self.textual(interaction[TEXT])  # [B, M * W]
+        shape = (len(rows), self.settings.parts, self.settings.width)
+        return info_nce(similarities(rows.view(shape), texts.view(shape)), self.settings.temperature)
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        """Probabilities of the tabular model. Shape `[B]`."""
+        scores: Tensor = self.model.predict(interaction)
+        return scores
+
+
+def similarities(rows: Tensor, texts: Tensor) -> Tensor:
+    """How alike rows and texts are: for each part of a row the cosine with the text's most similar part, summed.
+
+    Args:
+        rows: Sub-representations of rows. Shape `[B, M, W]`.
+        texts: Sub-representations of texts. Shape `[C, M, W]`.
+
+    Returns:
+        Shape `[B, C]`.
+    """
+    rows, texts = functional.normalize(rows, dim=-1), functional.normalize(texts, dim=-1)
+    return torch.einsum("bmw,cnw->bcmn", rows, texts).amax(dim=3).sum(dim=2)
+
+
+def info_nce(scores: Tensor, temperature: float) -> Tensor:
+    """InfoNCE both ways: a row has to find its text among the batch's, and a text its row; the mean of both.
+
+    Args:
+        scores: Similarities; row b belongs to text b. Shape `[B, B]`.
+        temperature: What they are divided by.
+
+    Returns:
+        A scalar.
+    """
+    own = torch.arange(len(scores), device=scores.device)
+    scores = scores / temperature
+    return (functional.cross_entropy(scores, own) + functional.cross_entropy(scores.T, own)) / 2
+
+
+# Departures from the paper, which has no official code:
+# - the text encoder is frozen and its vectors are computed once; the paper tunes it together with the tabular model;
+# - sub-representations are compared by cosine; a row's representation is the input of its model's last layer;
+# - a user's features are those the data set has, and the history is the protocol's;
+# - a draw of the training rows can be aligned (sentences.rows), and stage 2 sees all of them.
