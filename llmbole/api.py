@@ -11,6 +11,7 @@ from typing import Any
 
 from llmbole import recording, results
 from llmbole.data.protocol import protocol
+from llmbole.llm import processes
 from llmbole.pipeline.run import Step, execute
 from llmbole.pipeline.run import plan as plan_stages
 from llmbole.pipeline.store import Artifact, Store
@@ -60,12 +61,19 @@ def run_resolved(resolved: Resolved, selection: results.Selection | None = None)
     store = Store(Path(resolved.options["store"]))
     steps = plan_stages(resolved.method, resolved.settings, store, resolved.method.goals)
     _use_threads(resolved.options["threads"])
-    artifacts = execute(steps, resolved.settings, store, resolved.options)
+    together = _processes(resolved)
+    options = {**resolved.options, "progress": resolved.options["progress"] and together.rank == 0}
+    artifacts = execute(steps, resolved.settings, store, options, processes=together)
+    if together.rank != 0:
+        path = Path(together.same(None))
+        return Result(results.load(path), path, False, artifacts)
     made = {step.stage.makes for step in steps if not step.cached}
     chosen = selection or results.Selection(
         kind="fixed", metric=resolved.settings["protocol"]["selection"], value=None, trials=1
     )
-    return recording.record(resolved, artifacts, made, chosen)
+    result = recording.record(resolved, artifacts, made, chosen)
+    together.same(str(result.path))
+    return result
 
 
 def plan(
@@ -187,6 +195,15 @@ def dataset_from_frames(
 
     given = {**({"name": name} if name else {}), **card}
     return write_folder(Path(folder), {"interactions": interactions, "items": items, "users": users}, given)
+
+
+def _processes(resolved: Resolved) -> processes.Processes:
+    """The processes that a launcher such as torchrun started for this run, or this one alone."""
+    if processes.started() == 1:
+        return processes.ALONE
+    from llmbole.config import resolve_device
+
+    return processes.opened(resolve_device(resolved.options["device"]))
 
 
 def _use_threads(threads: int | None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbole import sweep_command
+from llmbole.llm.processes import is_first
 from llmbole.settings import SettingsError, close_name, parse_value
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say_error(f"unknown command {words[0]!r}; {close_name(words[0], SUBCOMMANDS)}")
         return 2
     parsed, rest = _parser().parse_known_args(words)
-    _log_to_stderr(parsed.quiet)
+    _log_to_stderr(parsed.quiet or not is_first())
     try:
         return int(parsed.command(parsed, _settings(rest, parsed)))
     except KeyboardInterrupt:
@@ -192,6 +193,8 @@ def _run(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     from llmbole import api
 
     result = api.run(parsed.model, parsed.dataset, config_files=_files(parsed), settings=settings)
+    if not is_first():
+        return 0
     from llmbole.render import render
 
     leaderboard = result.path.parents[3]

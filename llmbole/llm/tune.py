@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from llmbole.llm.processes import ALONE, Processes
+
 Loss = Callable[[Tensor], tuple[Tensor, int]]
 SNAPSHOT = "tune.safetensors"
 SNAPSHOT_SECONDS = 20.0
@@ -123,11 +125,13 @@ def tune(
     validated: Callable[[int, float], None] | None = None,
     progress: Callable[[int], None] | None = None,
     snapshot_seconds: float = SNAPSHOT_SECONDS,
+    processes: Processes = ALONE,
 ) -> Tuned:
     """Train a module's parameters that require gradients; it ends with its state of the best validation score.
 
     Rows come in an order that depends on the seed and the epoch alone. A snapshot in the workspace lets a training that
-    was killed end with the numbers of one that was not.
+    was killed end with the numbers of one that was not. Several processes share each batch and take the same steps as
+    one does, up to rounding and what dropout draws; the loss has to be a mean over rows.
 
     Args:
         module: holds what is trained; other parameters stay as they are.
@@ -140,6 +144,7 @@ def tune(
         validated: told steps done and the score of each validation; it may raise to end the training here.
         progress: told finished steps.
         snapshot_seconds: least time between two snapshots.
+        processes: that train together, from the same state and with the same arguments; the first writes the snapshots.
 
     Returns:
         How it went.
@@ -147,30 +152,34 @@ def tune(
     Raises:
         TuningError: there is nothing to train or nothing to train on, a loss is not a number, or a snapshot is damaged.
     """
-    if not rows or not any(parameter.requires_grad for parameter in module.parameters()):
-        raise TuningError(f"{rows} training rows and {type(module).__name__}: there is nothing to train")
+    _check(module, rows)
+    report = progress or (lambda steps: None)
     optimizer = torch.optim.AdamW(groups(module, settings.weight_decay), lr=settings.rate(0))
     snapshot = workspace / SNAPSHOT
     tuned, best = _resume(snapshot, module, optimizer) if snapshot.exists() else (Tuned(), learned(module))
-    if progress is not None and tuned.step:
-        progress(tuned.step)
+    report(tuned.step)
     written, losses = time.monotonic(), []
     while tuned.step < settings.steps and tuned.worse < settings.patience:
         module.train()
-        losses.append(_step(module, loss, rows, settings, optimizer, tuned, seed))
-        if progress is not None:
-            progress(1)
+        losses.append(_step(module, loss, rows, settings, optimizer, tuned, seed, processes))
+        report(1)
         if tuned.step % settings.check_every == 0 or tuned.step == settings.steps:
             tuned.loss, losses = sum(losses) / len(losses), []
+            processes.share_statistics(module)
             module.eval()
             if validate is None or _is_better(tuned, validate, validated):
                 tuned.best_step, best = tuned.step, learned(module)
-            if time.monotonic() - written >= snapshot_seconds:
+            if processes.rank == 0 and time.monotonic() - written >= snapshot_seconds:
                 _write(snapshot, module, best, optimizer, tuned)
                 written = time.monotonic()
     module.eval()
     module.load_state_dict(best, strict=False)
     return tuned
+
+
+def _check(module: nn.Module, rows: int) -> None:
+    if not rows or not any(parameter.requires_grad for parameter in module.parameters()):
+        raise TuningError(f"{rows} training rows and {type(module).__name__}: there is nothing to train")
 
 
 def _step(
@@ -181,6 +190,7 @@ def _step(
     optimizer: torch.optim.Optimizer,
     tuned: Tuned,
     seed: int,
+    processes: Processes,
 ) -> float:
     """One step of the optimiser; its mean loss."""
     first = tuned.step * settings.accumulation
@@ -189,9 +199,11 @@ def _step(
     ]
     size, total = sum(map(len, batches)), 0.0
     optimizer.zero_grad(set_to_none=True)
+    processes.seed_step(seed, tuned.step)
     for number, batch in enumerate(batches):
-        value, tokens = loss(batch)
-        mean = value.item()
+        own = processes.part(batch)
+        value, tokens = loss(own) if len(own) else (None, 0)
+        mean, read = processes.sums(0.0 if value is None else value.item() * (len(own) / len(batch)), tokens)
         if not math.isfinite(mean):
             per_epoch = -(-rows // settings.batch_size)
             epoch, place = divmod(first + number, per_epoch)
@@ -200,9 +212,11 @@ def _step(
                 f"(step {tuned.step + 1}): lower learning_rate ({settings.learning_rate}), or look for inputs that are "
                 "not numbers"
             )
-        (value * (len(batch) / size)).backward()
+        if value is not None:
+            (value * (len(own) / size)).backward()
         total += mean * len(batch) / size
-        tuned.tokens += tokens
+        tuned.tokens += int(read)
+    processes.add_gradients(module.parameters())
     for group in optimizer.param_groups:
         group["lr"] = settings.rate(tuned.step)
     optimizer.step()

@@ -122,6 +122,7 @@ class CoLLM(LLMRecommender):
         makes="mapping",
         needs=("data", "split", "backbone", "lora"),
         uses=("hybrid", "backbone", "lora", "prompt", "answer", "llm", "dataset", "protocol", "seed"),
+        together=True,
     )
     def tune_mapping(
         run: StageRun, data: Artifact, split: Artifact, backbone: Artifact, lora: Artifact
@@ -152,6 +153,7 @@ class CoLLM(LLMRecommender):
             "seed",
         ),
         phased=True,
+        together=True,
     )
     def score(
         run: StageRun,

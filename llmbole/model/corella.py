@@ -165,7 +165,7 @@ class CoReLLa(LLMRecommender):
         valid = pair_prompts.validation_rows(run, split, settings)
 
         def score() -> float:
-            llm = pair_prompts.predict_all(model, valid, lambda done: None).numpy()
+            llm = evaluation.predict_all(model, valid, lambda done: None).numpy()
             crm = two_models.crm_probabilities(model.crm, model.session, "valid", valid.places)
             return (metrics.auc(valid.labels, llm) + metrics.auc(valid.labels, crm)) / 2
 

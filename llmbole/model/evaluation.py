@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from llmbole.data.pair_rows import PairRows
 from llmbole.data.pairs import PairSplit
 from llmbole.evaluator import lists, row_values
 from llmbole.evaluator.collector import Collector, Evaluator
+from llmbole.llm.processes import ALONE, Processes
 from llmbole.model import grouping, ranking, retrieval
 from llmbole.model.base import LLMRecommender
 from llmbole.model.session import Session, no_leaks, open_session
@@ -178,13 +179,10 @@ def score_pairs(
     session = open_session(run, data, split, type(model))
     model.eval()
     before = model.prompt.tokens_read
-    found = []
-    with run.progress(len(rows), "row") as ticker, torch.inference_mode():
-        for numbers in torch.arange(len(rows)).split(ROWS_PER_BATCH):
-            found.append(model.predict(rows.interaction(numbers)).cpu())
-            ticker(len(numbers))
-    run.count(llm_tokens=model.prompt.tokens_read - before)
-    scores = torch.cat(found)
+    processes = run.processes or ALONE
+    with run.progress(len(processes.part(torch.arange(len(rows)))), "row") as ticker:
+        scores = predict_all(model, rows, ticker, processes)  # [R]
+    run.count(llm_tokens=int(processes.sums(model.prompt.tokens_read - before)[0]))
     scoring = "answer_probability" if beside is None else "mean_with_backbone"
     scores = scores if beside is None else (scores + _beside(beside, rows)) / 2
     return {
@@ -215,6 +213,32 @@ def save_pairs(run: StageRun, session: Session, rows: PairRows, scores: torch.Te
     metric, value = next(iter(saved["metrics"].items()))
     did = f"{metric} {value:.4f} over {extra['rows']} rows of {extra['users']} users"
     return {**saved, "extra": extra, "did": did}
+
+
+@torch.inference_mode()
+def predict_all(
+    model: Any,  # noqa: ANN401 - a method that predicts labels by a prompt
+    rows: PairRows,
+    progress: Callable[[int], None],
+    processes: Processes = ALONE,
+) -> torch.Tensor:
+    """Probabilities of rows, in their order; several processes score each row once.
+
+    Args:
+        model: The method, in evaluation mode.
+        rows: The rows.
+        progress: Told the number of rows that this process finished.
+        processes: That share the rows; all of them get all probabilities.
+
+    Returns:
+        Shape `[R]`, float64, on the CPU.
+    """
+    found = [torch.zeros(0, dtype=torch.float64)]
+    for numbers in processes.part(torch.arange(len(rows))).split(ROWS_PER_BATCH):
+        if len(numbers):  # a process without rows has one empty batch
+            found.append(model.predict(rows.interaction(numbers)).cpu().double())
+            progress(len(numbers))
+    return processes.gather(torch.cat(found), len(rows))
 
 
 def _beside(scores: Artifact, rows: PairRows) -> torch.Tensor:

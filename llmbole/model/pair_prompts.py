@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,8 +19,9 @@ from llmbole.evaluator import metrics
 from llmbole.llm import backbone, tune
 from llmbole.llm.lora import Adapter, LoraSettings
 from llmbole.llm.pair_prompt import Answer, PairPrompt, Wording
+from llmbole.llm.processes import ALONE
 from llmbole.llm.tune import TuneSettings
-from llmbole.model import stages, training
+from llmbole.model import evaluation, stages, training
 from llmbole.model.base import LLMRecommender
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
@@ -31,7 +31,6 @@ from recbole.data.interaction import Interaction
 
 T = TypeVar("T")
 PROTOCOLS = ("temporal_collm", "temporal_ratio", "unified_ctr", "loo_ctr")
-ROWS_PER_BATCH = 4096  # whose prompts are held at once, sorted by length and run in smaller batches
 VALIDATION_SEED = 1  # added to the run's, so that validation rows are drawn apart from training rows
 
 
@@ -206,6 +205,7 @@ class TextAnswers(LLMRecommender):
     makes="lora",
     needs=("data", "split"),
     uses=("tune", "lora", "prompt", "answer", "llm", "dataset", "protocol", "seed"),
+    together=True,
 )
 def tune_text(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
     """LoRA on the prompt of titles: TALLRec, and step 1 of CoLLM."""
@@ -281,13 +281,20 @@ def fit_rows(
         As `fit`.
     """
 
+    processes = run.processes or ALONE
+
     def counted(compute: Callable[[], T]) -> tuple[T, int]:
         before = model.prompt.tokens_read
         value = compute()
         return value, model.prompt.tokens_read - before
 
     def auc() -> float:
-        return metrics.auc(valid.labels, predict_all(model, valid, lambda done: None).numpy())
+        found = evaluation.predict_all(model, valid, lambda done: None, processes)
+        return metrics.auc(valid.labels, found.numpy())
+
+    def validate() -> tuple[float, int]:
+        value, tokens = counted(score or auc)
+        return value, int(processes.sums(tokens)[0])
 
     with run.progress(settings.steps, "step") as ticker:
         tuned = tune.tune(
@@ -297,14 +304,22 @@ def fit_rows(
             settings,
             seed=run.seed,
             workspace=run.workspace,
-            validate=lambda: counted(score or auc),
+            validate=validate,
             validated=run.validated,
             progress=ticker,
+            processes=processes,
         )
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     run.count(trainable_parameters=parameters, llm_tokens=tuned.tokens)
     return {
         "rows": len(train),
+        "trainable_parameters": parameters,
+        **_summary(tuned, parameters, name, len(valid)),
+    }
+
+
+def _summary(tuned: tune.Tuned, parameters: int, name: str, validated: int) -> dict[str, Any]:
+    return {
         "steps": tuned.step,
         "best_step": tuned.best_step,
         "valid_auc": tuned.score,
@@ -312,18 +327,8 @@ def fit_rows(
         "loss": tuned.loss,
         "trainable_parameters": parameters,
         "did": f"{parameters:,} parameters, step {tuned.best_step} of {tuned.step} is best, "
-        f"{name} {tuned.score:.4f} on {len(valid)} validation rows",
+        f"{name} {tuned.score:.4f} on {validated} validation rows",
     }
-
-
-@torch.inference_mode()
-def predict_all(model: Any, wanted: PairRows, progress: Any) -> Tensor:  # noqa: ANN401 - an Asking module; a ticker
-    """Probabilities of rows, in their order. Shape `[R]`, on the CPU."""
-    found = []
-    for numbers in torch.arange(len(wanted)).split(ROWS_PER_BATCH):
-        found.append(model.predict(wanted.interaction(numbers)).cpu())
-        progress(len(numbers))
-    return torch.cat(found)
 
 
 def load_learned(model: nn.Module, artifact: Artifact) -> None:

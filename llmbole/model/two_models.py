@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from llmbole.data.pair_rows import SHOWN, SHOWN_RATINGS, PairRows
-from llmbole.model import cf, pair_prompts
+from llmbole.model import cf, evaluation, pair_prompts
 from llmbole.model.routing import Routing
 from llmbole.model.session import Session
 from llmbole.pipeline.run import StageRun
@@ -105,7 +105,7 @@ def routing(
     def ask(numbers: np.ndarray) -> tuple[np.ndarray, int]:
         before = llm.prompt.tokens_read
         with run.progress(len(numbers), "row") as ticker:
-            found = pair_prompts.predict_all(llm, rows.taking(numbers), ticker)
+            found = evaluation.predict_all(llm, rows.taking(numbers), ticker)
         return found.numpy(), llm.prompt.tokens_read - before
 
     return Routing(rows.users, rows.labels, crm_probabilities(crm.model, crm.session, part, rows.places), ask)

@@ -15,8 +15,10 @@ from typing import Any, Protocol
 import psutil
 from tqdm.auto import tqdm
 
+from llmbole.pipeline import together
 from llmbole.pipeline.stage import TEST, Stage, StageError, stages_of
 from llmbole.pipeline.store import Artifact, Store
+from llmbole.pipeline.together import Processes
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class StageRun:
         scored: The phase of a phased stage; others have none.
         on_validation: Told of validation scores; `None` if nobody listens.
         counters: Numbers for the record's cost: `llm_tokens`, `trainable_parameters`.
+        processes: Those that share the stage's work; `None` if this one is alone.
     """
 
     stage: str
@@ -60,6 +63,7 @@ class StageRun:
     scored: str | None = None
     on_validation: Validated | None = None
     counters: dict[str, int] = field(default_factory=dict)
+    processes: Any = None  # of a type that the language model's side knows
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a setting is of any type
         """A declared setting.
@@ -234,6 +238,7 @@ def execute(
     store: Store,
     resources: Mapping[str, Any],
     on_validation: Validated | None = None,
+    processes: Processes | None = None,
 ) -> dict[str, Artifact]:
     """Make what a plan lacks, in order; one line per stage says what it made, from what, how long it took.
 
@@ -244,16 +249,22 @@ def execute(
         resources: Handed to every stage.
         on_validation: Told of validation scores while stages train; it may raise to end the run, which a later run
             continues.
+        processes: Those that run this plan together; `None` if this one is alone.
 
     Returns:
         The artifacts by name.
     """
+    several = processes if processes is not None and processes.size > 1 else None
     artifacts: dict[str, Artifact] = {}
     for step in steps:
         stage = step.stage
         needed = {name: artifacts.get(name) for name in stage.needs}
-        maker = _maker(step, settings, resources, needed, on_validation)
-        artifact, made = store.make(step.key, maker)
+        shared = several if stage.together else None
+        maker = _maker(step, settings, resources, needed, on_validation, shared)
+        if several is None:
+            artifact, made = store.make(step.key, maker)
+        else:
+            artifact, made = together.make(store, step.key, maker, several, shared is not None)
         artifacts[stage.makes] = artifact
         _tell(stage, artifact, made, needed)
     return artifacts
@@ -265,12 +276,14 @@ def _maker(
     resources: Mapping[str, Any],
     needed: Mapping[str, Artifact | None],
     on_validation: Validated | None,
+    processes: Processes | None,
 ) -> Callable[[Path, Path], Mapping[str, Any]]:
     stage = step.stage
 
     def make(folder: Path, workspace: Path) -> Mapping[str, Any]:
         declared = stage.declared(settings)
         run = StageRun(stage.makes, folder, workspace, declared, resources, step.phase, on_validation)
+        run.processes = processes
         with measured() as cost:
             summary = stage.function(run, **needed)
         return {

@@ -43,6 +43,8 @@ class Stage:
         when: A setting and the value it must have for the stage to run (`SET`: any but `None`); `None` for a stage that
             always does. Where it does not run, the stages that need it are given `None`.
         phased: Whether it scores the users or rows of a phase, and so is another artifact in each.
+        together: Whether several processes of one run share its work; the others' results are the first one's, and only
+            the first one's folder is kept. Else the first works alone and the others wait.
     """
 
     makes: str
@@ -51,6 +53,7 @@ class Stage:
     function: Callable[..., Mapping[str, Any]]
     when: tuple[str, object] | None = None
     phased: bool = False
+    together: bool = False
 
     def __call__(self, *arguments: object, **keywords: object) -> Mapping[str, Any]:
         """Run the function itself, without the store."""
@@ -103,6 +106,7 @@ def stage(
     uses: tuple[str, ...] = (),
     when: tuple[str, object] | None = None,
     phased: bool = False,
+    together: bool = False,
 ) -> Callable[[Callable[..., Any]], Stage]:
     """Declare a function as the stage that makes an artifact.
 
@@ -112,6 +116,7 @@ def stage(
         uses: Dotted names of the settings it may read.
         when: A setting and the value it must have for the stage to run.
         phased: Whether it scores the users or rows of `run.phase`.
+        together: Whether several processes of one run share its work.
 
     Returns:
         A decorator that gives a `Stage`.
@@ -123,7 +128,15 @@ def stage(
             raise StageError(
                 f"stage {makes!r} needs {needs} but its function takes {tuple(parameters)}; make them the same"
             )
-        return Stage(makes=makes, needs=needs, uses=uses, function=function, when=when, phased=phased)
+        return Stage(
+            makes=makes,
+            needs=needs,
+            uses=uses,
+            function=function,
+            when=when,
+            phased=phased,
+            together=together,
+        )
 
     return declare
 

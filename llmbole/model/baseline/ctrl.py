@@ -147,6 +147,7 @@ class CTRL(LLMRecommender):
     protocols = ("temporal_collm", "temporal_ratio", "unified_ctr", "loo_ctr")
     settings_class = Checks
     goals = ("backbone_scores", "scores")
+    validates = "tuned"
 
     data = stages.prepare_data
     split = stages.freeze_split
@@ -232,7 +233,13 @@ class CTRL(LLMRecommender):
         initial = training.load_tensors(aligned, training.WEIGHTS)
         with run.progress(int(session.config["epochs"]), "epoch") as ticker:
             summary = cf.train_backbone(
-                session, run["backbone.training"], run.folder, run.workspace, ticker, initial
+                session,
+                run["backbone.training"],
+                run.folder,
+                run.workspace,
+                ticker,
+                validated=run.validated,
+                initial=initial,
             )
         run.count(trainable_parameters=summary["parameters"])
         return summary
@@ -241,9 +248,10 @@ class CTRL(LLMRecommender):
         makes="scores",
         needs=("data", "split", "tuned"),
         uses=("backbone", "dataset.name", "protocol", "seed"),
+        phased=True,
     )
     def score(run: StageRun, data: Artifact, split: Artifact, tuned: Artifact) -> Mapping[str, Any]:
-        """Test scores of the tabular model; no text is read."""
+        """Scores of the tabular model on the test, or on validation; no text is read."""
         opened = stages.open_backbone(run, data, split, tuned)
         return evaluation.score_conventional(run, opened.model, opened.session)
 

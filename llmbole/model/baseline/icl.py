@@ -31,6 +31,7 @@ class ICL(pair_prompts.TextAnswers):
         needs=("data", "split"),
         uses=("prompt", "answer", "llm", "dataset", "protocol", "seed"),
         phased=True,
+        together=True,
     )
     def score(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
         """Probabilities of the rows of the test, or of validation."""

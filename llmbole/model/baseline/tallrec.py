@@ -34,6 +34,7 @@ class TALLRec(pair_prompts.TextAnswers):
         needs=("data", "split", "lora"),
         uses=("lora", "prompt", "answer", "llm", "dataset", "protocol", "seed"),
         phased=True,
+        together=True,
     )
     def score(run: StageRun, data: Artifact, split: Artifact, lora: Artifact) -> Mapping[str, Any]:
         """Probabilities of the rows of the test, or of validation."""
