@@ -113,7 +113,13 @@ def checks(**parts: type) -> type:
     return Checks
 
 
-def open_prompt(run: StageRun, data: Artifact, split: Artifact, text: str | None = None) -> PairPrompt:
+def open_prompt(
+    run: StageRun,
+    data: Artifact,
+    split: Artifact,
+    text: str | None = None,
+    words: tuple[str, str] | None = None,
+) -> PairPrompt:
     """The run's prompt over the run's frozen LLM.
 
     Args:
@@ -121,13 +127,14 @@ def open_prompt(run: StageRun, data: Artifact, split: Artifact, text: str | None
         data: Prepared data.
         split: Frozen split.
         text: A template in place of the prompt of titles.
+        words: Answers in place of the run's.
 
     Returns:
         The prompt.
     """
     lm = backbone.load(stages.llm_spec(run), stages.device(run)).freeze()
     wording = build(PromptSettings, run["prompt"], "prompt")
-    answer = build(Answer, run["answer"], "answer")
+    answer = build(Answer, {**run["answer"], **({"words": words} if words else {})}, "answer")
     titles = stages.item_texts(data, split, "{title}")
     return PairPrompt(lm, text or wording.text, wording, answer, titles, run["dataset"]["words"])
 
@@ -219,10 +226,14 @@ def tune_text(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, An
 
 
 def open_adapted(
-    run: StageRun, data: Artifact, split: Artifact, text: str | None = None
+    run: StageRun,
+    data: Artifact,
+    split: Artifact,
+    text: str | None = None,
+    words: tuple[str, str] | None = None,
 ) -> tuple[PairPrompt, Adapter]:
     """The run's prompt over the run's LLM with untrained updates; see `open_prompt`."""
-    prompt = open_prompt(run, data, split, text)
+    prompt = open_prompt(run, data, split, text, words)
     return prompt, Adapter(prompt.lm, build(LoraSettings, run["lora"], "lora"))
 
 

@@ -12,7 +12,7 @@ from llmbole.data import cards as dataset_cards
 
 USERS = 40
 NAME = "ml-slice"
-WITHOUT_BACKBONE = ("LLMOnly", "ICL", "TALLRec")
+WITHOUT_BACKBONE = ("LLMOnly", "ICL", "TALLRec", "Prompt4NR")
 
 
 @pytest.fixture(scope="session")
