@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from llmbole.sweep.trial import thread_variables
 
 OBJECT_STORE_BYTES = 100 * 1024 * 1024  # trials exchange settings and numbers only
 THREAD_SECONDS = 60  # a stopped trial may take so long to put its stage away before its process is given up
+CONNECTION_SECONDS = 10
 TEMPORARY = "llmbole-ray-"
 
 
@@ -71,19 +73,41 @@ def connected(request: Request) -> Iterator[Share]:
             "_temp_dir": str(temporary),
         }
     else:
+        check_address(resources.address)
         settings["address"] = resources.address
     try:
         try:
             ray.init(**settings)
         except ConnectionError as error:
             raise SettingsError(
-                f"--ray-address={resources.address}: no Ray cluster there ({error})"
+                f"--ray-address={resources.address}: can't join the Ray cluster there ({error}); its machines and this "
+                "command must have the same versions and, if it asks for one, the same token (RAY_AUTH_MODE)"
             ) from None
         yield share(resources, ray.cluster_resources())
     finally:
         ray.shutdown()
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_address(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself would wait there for minutes.
+
+    Args:
+        address: `HOST:PORT`, or `auto`.
+
+    Raises:
+        SettingsError: It is not of that form, or nobody answers.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise SettingsError(f"--ray-address={address}: give HOST:PORT of the cluster's head, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECTION_SECONDS).close()
+    except OSError as error:
+        raise SettingsError(f"--ray-address={address}: nobody answers there ({error})") from None
 
 
 def share(resources: Resources, there: dict[str, float]) -> Share:

@@ -9,7 +9,7 @@ import pytest
 
 from llmbole.cli import main
 from llmbole.settings import SettingsError
-from llmbole.sweep.cluster import share
+from llmbole.sweep.cluster import check_address, share
 from llmbole.sweep.request import Resources, Search, make_request
 
 RATES = {"sweep.learning_rate": [0.01, 0.1]}
@@ -97,6 +97,15 @@ def test_trials_share_what_there_is():
     assert share(Resources(concurrent=3), {"CPU": 8.0}).concurrent == 3
     with pytest.raises(SettingsError, match="(?s)--cpus-per-trial=16: there are 8 CPUS.*--gpus-per-trial=4"):
         share(Resources(cpus=16, gpus=4), there)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("127.0.0.1:1", "nobody answers"), ("head", "HOST:PORT"), ("ray://h:a", "HOST:PORT")],
+)
+def test_an_address_without_a_cluster_is_refused_at_once(address, message):
+    with pytest.raises(SettingsError, match=message):
+        check_address(address)
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [(0.25, 1), (1, 1), (4, 4)])
