@@ -40,6 +40,7 @@ def sweep(folder: Path, cpus: int, positions: int) -> float:
         "--sweep.align.beta=null",
         f"--sweep.project.learning_rate={json.dumps(RATES)}",
         "--cpus-per-trial=1",
+        "--progress=false",
         f"--max-concurrent={cpus}",
     ]
     command = [
