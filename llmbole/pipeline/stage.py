@@ -241,10 +241,9 @@ def _imported_modules(node: ast.AST, packages: set[str]) -> list[str]:
         names = [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
         submodules = [f"{node.module}.{alias.name}" for alias in node.names]
-        names = [
-            node.module,
-            *(name for name in submodules if name.split(".")[0] in packages and _module_file(name)),
-        ]
+        names = [name for name in submodules if name.split(".")[0] in packages and _module_file(name)]
+        if len(names) < len(submodules):  # something is of the module itself
+            names.append(node.module)
     else:
         return []
     return [name for name in names if name.split(".")[0] in packages]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import inspect
 import logging
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -248,3 +251,20 @@ def work(run):
 def test_the_code_hash_follows_what_the_stage_reaches(tmp_path, old, new, same):
     before, after = hash_of(tmp_path, BASE), hash_of(tmp_path, BASE.replace(old, new))
     assert (before == after) is same
+
+
+def test_code_that_only_shows_results_is_in_no_key():
+    """A changed table may not make anything be computed again."""
+    from llmbole.model import stages
+    from llmbole.pipeline.stage import _follow
+
+    for each in (stages.train_backbone, stages.encode_text, stages.freeze_split):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(each.function)))
+        modules: set[str] = set()
+        _follow(tree, Path(stages.__file__), {}, modules, {"llmbole"})
+        assert (
+            "llmbole.data.splits" in modules
+            or "llmbole.llm.encode" in modules
+            or "llmbole.model.cf" in modules
+        )
+        assert not modules & {"llmbole", "llmbole.api", "llmbole.tables", "llmbole.render", "llmbole.results"}
