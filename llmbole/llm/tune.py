@@ -123,15 +123,14 @@ def tune(
     workspace: Path,
     validate: Validate | None = None,
     validated: Callable[[int, float], None] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda steps: None,
     snapshot_seconds: float = SNAPSHOT_SECONDS,
     processes: Processes = ALONE,
 ) -> Tuned:
     """Train a module's parameters that require gradients; it ends with its state of the best validation score.
 
-    Rows come in an order that depends on the seed and the epoch alone. A snapshot in the workspace lets a training that
-    was killed end with the numbers of one that was not. Several processes share each batch and take the same steps as
-    one does, up to rounding and what dropout draws; the loss has to be a mean over rows.
+    Rows come in an order that depends on seed and epoch alone. With its snapshot a training that was killed ends as one
+    that was not. Several processes take one's steps, up to rounding and dropout; the loss has to be a mean over rows.
 
     Args:
         module: holds what is trained; other parameters stay as they are.
@@ -153,21 +152,20 @@ def tune(
         TuningError: there is nothing to train or nothing to train on, a loss is not a number, or a snapshot is damaged.
     """
     _check(module, rows)
-    report = progress or (lambda steps: None)
     optimizer = torch.optim.AdamW(groups(module, settings.weight_decay), lr=settings.rate(0))
     snapshot = workspace / SNAPSHOT
     tuned, best = _resume(snapshot, module, optimizer) if snapshot.exists() else (Tuned(), learned(module))
-    report(tuned.step)
+    progress(tuned.step)
     written, losses = time.monotonic(), []
     while tuned.step < settings.steps and tuned.worse < settings.patience:
         module.train()
         losses.append(_step(module, loss, rows, settings, optimizer, tuned, seed, processes))
-        report(1)
+        progress(1)
         if tuned.step % settings.check_every == 0 or tuned.step == settings.steps:
             tuned.loss, losses = sum(losses) / len(losses), []
             processes.share_statistics(module)
             module.eval()
-            if validate is None or _is_better(tuned, validate, validated):
+            if _is_better(tuned, validate, validated):
                 tuned.best_step, best = tuned.step, learned(module)
             if processes.rank == 0 and time.monotonic() - written >= snapshot_seconds:
                 _write(snapshot, module, best, optimizer, tuned)
@@ -251,7 +249,12 @@ def learned(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _is_better(tuned: Tuned, validate: Validate, validated: Callable[[int, float], None] | None) -> bool:
+def _is_better(
+    tuned: Tuned, validate: Validate | None, validated: Callable[[int, float], None] | None
+) -> bool:
+    """Whether the module's state is to be kept: it has the best score, or nothing scores it."""
+    if validate is None:
+        return True
     score, tokens = validate()
     tuned.tokens += tokens
     tuned.scores.append(score)

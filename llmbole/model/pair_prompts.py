@@ -6,8 +6,7 @@ The stage `tune_text` is TALLRec's tuning and step 1 of CoLLM: one function, so 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,63 +17,22 @@ from llmbole.data.pairs import PairSplit
 from llmbole.evaluator import metrics
 from llmbole.llm import backbone, tune
 from llmbole.llm.lora import Adapter, LoraSettings
-from llmbole.llm.pair_prompt import Answer, PairPrompt, Wording
+from llmbole.llm.pair_prompt import Answer, PairPrompt
 from llmbole.llm.processes import ALONE
-from llmbole.llm.tune import TuneSettings
 from llmbole.model import evaluation, stages, training
 from llmbole.model.base import LLMRecommender
+from llmbole.model.pair_settings import PairTuning as PairTuning
+from llmbole.model.pair_settings import PromptSettings
+from llmbole.model.pair_settings import checks as checks
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
-from llmbole.settings import SettingsError, build, part_problems
+from llmbole.settings import build
 from recbole.data.interaction import Interaction
 
 T = TypeVar("T")
 PROTOCOLS = ("temporal_collm", "temporal_ratio", "unified_ctr", "loo_ctr")
 VALIDATION_SEED = 1  # added to the run's, so that validation rows are drawn apart from training rows
-
-
-@dataclass(frozen=True)
-class PairTuning(TuneSettings):
-    """Training on rows, chosen by the AUC of validation rows.
-
-    Attributes:
-        rows: Training rows, drawn at random; 0 takes all.
-        valid_rows: Validation rows, drawn at random; 0 takes all.
-    """
-
-    rows: int
-    valid_rows: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        problems = [
-            f"{name} = {getattr(self, name)}: must be at least 0, which takes all"
-            for name in ("rows", "valid_rows")
-            if getattr(self, name) < 0
-        ]
-        if problems:
-            raise ValueError("\n".join(problems))
-
-
-@dataclass(frozen=True)
-class PromptSettings(Wording):
-    """The prompt of titles.
-
-    Attributes:
-        text: The template.
-        history: Titles shown, the newest ones.
-        shown: `likes`, or `all` of the protocol's history.
-    """
-
-    text: str
-    history: int
-    shown: Literal["likes", "all"]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.history < 0:
-            raise ValueError(f"history = {self.history}: must be at least 0")
 
 
 class Asking(Protocol):
@@ -91,26 +49,6 @@ class Trainable(Protocol):
 
     def interaction(self, rows: Tensor) -> Interaction:
         """Rows by number, from 0."""
-
-
-def checks(**parts: type) -> type:
-    """A settings class that builds the prompt, the answer and each named part of the settings, and so checks them.
-
-    Args:
-        **parts: Setting name to frozen dataclass.
-
-    Returns:
-        A class with `check(settings)`.
-    """
-
-    class Checks:
-        @classmethod
-        def check(cls, settings: Mapping[str, Any]) -> None:
-            problems = part_problems({"prompt": PromptSettings, "answer": Answer, **parts}, settings)
-            if problems:
-                raise SettingsError("\n".join(problems))
-
-    return Checks
 
 
 def open_prompt(

@@ -81,6 +81,7 @@ class Prompt4NR(LLMRecommender):
     """
 
     protocols = pair_prompts.PROTOCOLS
+    validates = "tuned"
     settings_class = pair_prompts.checks(
         tune=pair_prompts.PairTuning, lora=LoraSettings, template=TemplateSettings
     )
@@ -111,13 +112,14 @@ class Prompt4NR(LLMRecommender):
         makes="scores",
         needs=("data", "split", "tuned"),
         uses=("template", "lora", "prompt", "answer", "llm", "dataset", "protocol", "seed"),
+        phased=True,
         together=True,
     )
     def score(run: StageRun, data: Artifact, split: Artifact, tuned: Artifact) -> Mapping[str, Any]:
-        """Probabilities of the test rows."""
+        """Probabilities of the rows of the test, or of validation."""
         model = Prompt4NR.assemble(run, data, split)
         pair_prompts.load_learned(model, tuned)
-        return evaluation.score_pairs(run, model, data, split, pair_prompts.rows(run, split, "test"))
+        return evaluation.score_pairs(run, model, data, split, pair_prompts.rows(run, split, run.phase))
 
     @staticmethod
     def assemble(run: StageRun, data: Artifact, split: Artifact) -> Prompt4NR:
