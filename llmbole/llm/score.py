@@ -260,39 +260,50 @@ def title_match(text: str, titles: Sequence[str]) -> int | None:
     Returns:
         Index of the candidate, or None.
     """
-    names = [_normal(title) for title in titles]
-    mentions = _mentions(_normal(text), set(names) - {""})
+    names = [plain_title(title) for title in titles]
+    mentions = set(mentioned(plain_title(text), set(names) - {""}))
     if len(mentions) > 1:
         return None
-    plain = text.translate(_QUOTES)
+    plain = text.translate(QUOTES)
     quotes = [match.start() for match in re.finditer('"', plain)]
     if quotes:
         ends = quotes[1:] or [len(plain)]
-        spans = [_normal(plain[quotes[0] + 1 : end]) for end in ends]
+        spans = [plain_title(plain[quotes[0] + 1 : end]) for end in ends]
     else:
-        spans = [_normal(next((line for line in plain.splitlines() if line.strip()), ""))]
+        spans = [plain_title(next((line for line in plain.splitlines() if line.strip()), ""))]
     exact = [span for span in spans if span and span in names]
-    named = set(exact[-1:]) or _mentions(spans[0], mentions)
+    named = set(exact[-1:]) or set(mentioned(spans[0], mentions))
     indices = [index for index, name in enumerate(names) if name in named]
     return indices[0] if len(indices) == 1 else None
 
 
-_QUOTES = str.maketrans({mark: '"' for mark in "\u201c\u201d\u201e\u201f\u00ab\u00bb\uff02"})
+QUOTES = str.maketrans({mark: '"' for mark in "\u201c\u201d\u201e\u201f\u00ab\u00bb\uff02"})
+"""Quotation marks of any form to the plain one."""
 
 
-def _normal(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text.translate(_QUOTES)).casefold().split())
+def plain_title(text: str) -> str:
+    """A text without what does not matter in a title: case, white space, the form of quotation marks."""
+    return " ".join(unicodedata.normalize("NFC", text.translate(QUOTES)).casefold().split())
 
 
-def _mentions(text: str, names: set[str]) -> set[str]:
-    """Names that occur in the text as whole words, outside any longer name that occurs there."""
-    places = [
+def mentioned(text: str, names: set[str]) -> list[str]:
+    """Names that occur in a text as whole words, outside any longer name that occurs there, by first occurrence.
+
+    Args:
+        text: as `plain_title` gives it.
+        names: the same, not empty.
+
+    Returns:
+        Each name once.
+    """
+    places = sorted(
         (match.start(), match.end(), name)
         for name in names
         for match in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text)
-    ]
-    return {
+    )
+    found = [
         name
         for start, end, name in places
         if not any(a <= start and end <= b and b - a > end - start for a, b, _ in places)
-    }
+    ]
+    return list(dict.fromkeys(found))
