@@ -102,6 +102,32 @@ def check_histories(phase: Phase, histories: np.ndarray) -> list[str]:
     return _sentences(phase, {"histories show an item that is not of the past": flagged})
 
 
+def check_similar(phase: Phase, rows: np.ndarray, shown: np.ndarray) -> list[str]:
+    """Interactions of other users that a prompt shows with a held-out target, and may not.
+
+    They must be training interactions, and not later than the target.
+
+    Args:
+        phase: Users and targets.
+        rows: Number of the row that something is shown with. Shape `[S]`.
+        shown: Place of the interaction that is shown, in the split's arrays. Shape `[S]`.
+
+    Returns:
+        Problems, one sentence for each kind; empty if the past of training is all that is shown.
+    """
+    split, own = phase.split, phase.positions[rows]
+    flags = {
+        "targets are shown with a held-out interaction": ~split.trained[shown],
+        "targets are shown with something later": split.timestamps[shown] > split.timestamps[own],
+        "targets are shown with an interaction of their own user": split.owners[shown] == split.owners[own],
+    }
+    problems = {}
+    for what, wrong in flags.items():
+        problems[what] = np.zeros(len(phase), dtype=bool)
+        problems[what][rows[wrong]] = True
+    return _sentences(phase, problems)
+
+
 def _pairs(split: Split, users: np.ndarray, items: np.ndarray) -> np.ndarray:
     return np.asarray(users, dtype=np.int64) * split.n_items + items
 

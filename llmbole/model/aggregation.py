@@ -1,6 +1,7 @@
 """Adaptive aggregation of two models' results: Llama4Rec's long-tail coefficient, user weights and utilities.
 
-Luo et al., Integrating Large Language Models into Recommendation via Mutual Augmentation and Adaptive Aggregation, 2024.
+Luo et al., Integrating Large Language Models into Recommendation via Mutual Augmentation and Adaptive Aggregation,
+2024.
 """
 
 from __future__ import annotations

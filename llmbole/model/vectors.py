@@ -46,6 +46,19 @@ def _convolution_output(model: Any, rows: Interaction) -> Tensor:  # noqa: ANN40
     return output
 
 
+def _masked_output(model: Any, rows: Interaction) -> Tensor:  # noqa: ANN401 - RecBole's BERT4Rec
+    """BERT4Rec's output at the mask behind each history, as it scores items with it, and a 1 for the items' biases."""
+    lengths = rows[model.ITEM_SEQ_LEN]
+    items = model.reconstruct_test_data(rows[model.ITEM_SEQ], lengths)  # [B, L]
+    output: Tensor = model.gather_indexes(model(items), lengths - 1)  # [B, D - 1]
+    return torch.cat([output, output.new_ones(len(output), 1)], dim=1)
+
+
+def _biased_items(model: Any) -> Tensor:  # noqa: ANN401 - RecBole's BERT4Rec
+    weight = model.item_embedding.weight[: model.n_items]  # without that of the mask
+    return torch.cat([weight, model.output_bias[:, None]], dim=1)
+
+
 def _neumf_items(model: Any) -> Tensor:  # noqa: ANN401 - a RecBole model
     return torch.cat([model.item_mf_embedding.weight, model.item_mlp_embedding.weight], dim=1)
 
@@ -93,6 +106,7 @@ _GRAPH = Vectors(
 # DIN's user vector depends on the row's item and is wider than an item's: target, history, user. CoLLM repeats the
 # item's vector three times to make both equally wide, which is left to the caller.
 VECTORS = {
+    "BERT4Rec": Vectors(_biased_items, _masked_output),
     "BPR": Vectors(_item_embedding, lambda model, rows: model.user_embedding(rows[model.USER_ID])),
     "CL4SRec": Vectors(lambda model: model.item_vectors(), _sequence_output, reads_items=True),
     "DIN": Vectors(_din_items, _din_users, _din_user_width),

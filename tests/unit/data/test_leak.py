@@ -170,3 +170,20 @@ def test_histories_that_show_the_target_or_anything_later(split):
     later = np.array(histories)
     later[7, 1] = test.targets[list(test.users).index(valid.users[7])]
     assert len(leak.check_histories(valid, later)) == 1
+
+
+def test_what_may_not_be_shown_of_similar_users(full_split):
+    """A held-out interaction, a later one, and one of the user's own are each found."""
+    phase, rows = full_split.phase("test"), np.array([0])
+    own, user = phase.positions[0], phase.users[0]
+    trained = np.flatnonzero(full_split.trained & (full_split.owners != user))
+    times = full_split.timestamps
+    earlier, later = (
+        trained[kind][:1] for kind in (times[trained] <= times[own], times[trained] > times[own])
+    )
+    held_out = phase.positions[[int(np.argmin(times[phase.positions]))]]
+    assert leak.check_similar(phase, rows, earlier) == []
+    only(leak.check_similar(phase, rows, later), "1 targets are shown with something later")
+    only(leak.check_similar(phase, rows, held_out), "1 targets are shown with a held-out interaction")
+    mine = np.array([full_split.offsets[user]])
+    only(leak.check_similar(phase, rows, mine), "1 targets are shown with an interaction of their own user")

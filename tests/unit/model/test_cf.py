@@ -25,6 +25,7 @@ SETTINGS = {
 }
 SEQUENTIAL = {"MAX_ITEM_LIST_LENGTH": LENGTH, "train_batch_size": 20 * LENGTH, "loss_type": "CE"}
 MODELS = {
+    "BERT4Rec": {**SEQUENTIAL, "hidden_size": 8, "inner_size": 8, "n_heads": 1},
     "BPR": {"embedding_size": 8},
     "LightGCN": {"embedding_size": 8},
     "SGL": {"embedding_size": 8},
@@ -36,7 +37,7 @@ MODELS = {
     "CL4SRec": {**SEQUENTIAL, "hidden_size": 8, "inner_size": 8},
     "YoutubeDNN": {"MAX_ITEM_LIST_LENGTH": LENGTH, "embedding_size": 8, "mlp_hidden_size": [8]},
 }
-DIMENSIONS = {name: 8 for name in MODELS} | {"NeuMF": 10}
+DIMENSIONS = {name: 8 for name in MODELS} | {"BERT4Rec": 9, "NeuMF": 10}
 
 
 @pytest.fixture
