@@ -60,8 +60,10 @@ class Sequences:
                     f"{split.protocol}: user {user!r} has a training row behind one that is held out; take a "
                     "leave-one-out protocol"
                 )
-        columns = (np.asarray(column) for column in (split.items, split.ratings, split.timestamps))
-        return cls(users, *columns, np.asarray(split.offsets), ends, split.n_items)
+        items, ratings, times, offsets = (
+            np.asarray(column) for column in (split.items, split.ratings, split.timestamps, split.offsets)
+        )
+        return cls(users, items, ratings, times, offsets, ends, split.n_items)
 
     @property
     def n_users(self) -> int:

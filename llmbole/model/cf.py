@@ -19,6 +19,7 @@ from llmbole.trainer import all_positions, checkpoint, packing
 from llmbole.trainer.checkpoint import CheckpointError
 from llmbole.trainer.choice import trainer_class
 from recbole.data.interaction import Interaction
+from recbole.data.transform import construct_transform
 from recbole.utils import init_seed
 
 if TYPE_CHECKING:
@@ -242,6 +243,7 @@ def untrained(session: Session) -> Backbone:
 
 def _make(session: Session, training: str) -> Any:  # noqa: ANN401 - a RecBole model
     config = session.config
+    construct_transform(config)  # names the fields that BERT4Rec reads
     name = config["model"]
     model_class = config.model_class
     if training == "all_positions":

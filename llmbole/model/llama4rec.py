@@ -1,0 +1,94 @@
+"""Llama4Rec: an LLM and a conventional recommender tell each other what they know, then their results are aggregated.
+
+Luo et al., Integrating Large Language Models into Recommendation via Mutual Augmentation and Adaptive Aggregation,
+2024. Equation numbers are the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from llmbole.model import instruction_tuning, instructions, llm_ranking, llm_rating, reranking, stages
+from llmbole.model.aggregation import AggregateSettings, aggregate_lists, aggregate_ratings
+from llmbole.model.base import LLMRecommender
+from llmbole.model.reranking import Ratings
+from llmbole.pipeline.run import StageRun
+from llmbole.pipeline.stage import stage
+from llmbole.pipeline.store import Artifact
+from llmbole.registry import register_model
+from llmbole.settings import build
+
+
+@register_model("Llama4Rec")
+class Llama4Rec(LLMRecommender):
+    """Prompts hold a similar user's history and the conventional model's prediction; users have weights of their own.
+
+    Its score is no forward pass: the stages make lists, the LLM's positions in them, and aggregate both.
+    """
+
+    protocols = ("loo_full", "loo_rating")
+    settings_class = llm_ranking.checks(aggregate=AggregateSettings)
+    goals = ("backbone_scores", "scores")
+
+    data = stages.prepare_data
+    split = stages.freeze_split
+    backbone = stages.train_backbone
+    backbone_scores = stages.score_backbone
+    instructions = instructions.make_instructions
+    tuned = instruction_tuning.tune_instructions
+    lists = reranking.list_best
+    listwise = llm_ranking.rank_lists
+    pointwise = llm_ranking.rank_items
+    ratings = reranking.rate_rows
+    predicted = llm_rating.predict_ratings
+
+    @stage(
+        makes="scores",
+        needs=("data", "split", "lists", "listwise", "pointwise", "ratings", "predicted"),
+        uses=("aggregate", "dataset.name", "protocol", "seed"),
+    )
+    def aggregate(
+        run: StageRun,
+        data: Artifact,
+        split: Artifact,
+        lists: Artifact | None,
+        listwise: Artifact | None,
+        pointwise: Artifact | None,
+        ratings: Artifact | None,
+        predicted: Artifact | None,
+    ) -> Mapping[str, Any]:
+        """Adaptive aggregation, Eq. 4 to 6; what the LLM said is read, the LLM itself is not asked."""
+        settings = build(AggregateSettings, run["aggregate"], "aggregate")
+        counts = reranking.training_counts(split)
+        if lists is None:
+            assert ratings is not None and predicted is not None  # the stages of the other task
+            own = Ratings.load(ratings, "test").values
+
+            def mixed(users: np.ndarray, llm: np.ndarray) -> np.ndarray:
+                return aggregate_ratings(llm, own, settings.weights(counts, users))
+
+            return reranking.score_ratings(run, Llama4Rec, data, split, predicted, mixed)
+
+        def ranked(users: np.ndarray, positions: np.ndarray) -> np.ndarray:
+            return aggregate_lists(positions, settings.weights(counts, users), settings.constant)
+
+        ways = reranking.answered(listwise=listwise, pointwise=pointwise)
+        return reranking.score_lists(run, Llama4Rec, data, split, lists, ways, ranked)
+
+
+# Departures from the paper
+# - Eq. 6 is its most likely reading: alpha_u = alpha1 * max((l_max - l_u) / (l_max - l_min), alpha2).
+# - N(u) counts training interactions. Where all users have as many, the cut-off alone counts.
+# - An answer's order comes from each title's log-likelihood as its first one; `rank.listwise: generation` is the
+#   paper's way. Items that a generated answer leaves out share the position behind the last, and the backbone's order.
+# - Candidates stand shuffled in the prompt, so that their order does not tell the backbone's.
+# - Listwise or pointwise is chosen on validation users; the paper reports the better of both on the test.
+# - A similar user's list holds training interactions only, none later than the target, and the similar user is one who
+#   has such interactions.
+# - The LLM is tuned without augmented prompts, so that one serves every backbone, and IFT.
+# - LoRA by default; `tune.updates: full` trains all parameters, as in the paper.
+# - A rating is the mean over the scale's values under their probabilities, not one generated number.
+# - Data augmentation by the LLM is not there: results are those of the paper's ablation without it (w/o DA).

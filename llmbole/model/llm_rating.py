@@ -1,0 +1,87 @@
+"""The stage in which an LLM predicts ratings, told what a conventional model predicts and a similar user gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from llmbole.data import pair_leak, splits
+from llmbole.data.pairs import Pairs, PairSplit
+from llmbole.llm import title_prompt
+from llmbole.llm.title_prompt import tokens_of
+from llmbole.model.instruction_tuning import USES, open_prompts
+from llmbole.model.ranking_prompts import AugmentSettings, Shown
+from llmbole.model.reranking import Ratings
+from llmbole.model.session import no_leaks
+from llmbole.model.similar_users import shown_places
+from llmbole.pipeline.run import StageRun
+from llmbole.pipeline.stage import stage
+from llmbole.pipeline.store import Artifact
+from llmbole.settings import SettingsError, build
+
+
+@stage(
+    makes="predicted",
+    needs=("data", "split", "ratings", "tuned"),
+    uses=("rank.batch_size", *USES),
+    when=("protocol.task", "rating"),
+)
+def predict_ratings(
+    run: StageRun, data: Artifact, split: Artifact, ratings: Artifact, tuned: Artifact
+) -> Mapping[str, Any]:
+    """The LLM's ratings of test rows: the mean of the scale under the probabilities of its values."""
+    augment = build(AugmentSettings, run["augment"], "augment")
+    scale = rating_scale(run["dataset"]["rating"])
+    prompts = open_prompts(run, data, split, tuned, augment)
+    part = _test_rows(split)
+    history = prompts.sequences.before(part.positions, prompts.settings.history)
+    shown, known = Shown(history), Ratings.load(ratings, "test")
+    if augment.prompt:
+        similar = shown_places(known.similar, prompts.sequences, part.positions, augment.history)
+        shown = Shown(history, similar, None, known.values)
+        if not prompts.sequences.trained[similar[similar >= 0]].all():
+            raise ValueError("the run leaks:\na similar user's list holds a rating that is held out")
+        no_leaks(pair_leak.check_shown(part, np.nonzero(similar >= 0)[0], similar[similar >= 0]))
+    no_leaks(pair_leak.check_shown(part, np.nonzero(history >= 0)[0], history[history >= 0]))
+    answers = [prompts.titles.answer_ids(f"{value:g}") for value in scale]
+    encoded = prompts.rating(shown, part.items, max(map(len, answers)))
+    run.count(llm_tokens=tokens_of(encoded) + len(part) * sum(map(len, answers)))
+    with run.progress(len(part), "row") as ticker:
+        logs = title_prompt.log_likelihoods(
+            prompts.lm, encoded, [answers] * len(part), batch_size=run["rank.batch_size"], progress=ticker
+        )
+    values = title_prompt.expected_values(logs, scale)
+    np.savez_compressed(run.folder / "predicted.npz", test_values=values, test_logs=logs.numpy())
+    return {
+        "scoring": "expected_rating",
+        "llm_parameters": prompts.lm.parameters_total,
+        "did": f"ratings of {len(part)} test rows, {values.mean():.2f} on average",
+    }
+
+
+def _test_rows(split: Artifact) -> Pairs:
+    opened = splits.load(split.folder)
+    assert isinstance(opened, PairSplit)  # ratings are of rows
+    return opened.part("test")
+
+
+def rating_scale(rating: Mapping[str, float] | None) -> list[float]:
+    """The ratings that can be given: whole numbers from the lowest to the highest.
+
+    Args:
+        rating: `low` and `high` of the data set.
+
+    Returns:
+        Ascending.
+
+    Raises:
+        SettingsError: The data set does not say, or its ends are no whole numbers.
+    """
+    ends = [] if not rating else [rating["low"], rating["high"]]
+    if not ends or any(float(end) != int(end) for end in ends):
+        raise SettingsError(
+            f"rating = {rating}: the data set's yaml must say its scale, low and high as whole numbers"
+        )
+    return [float(value) for value in range(int(ends[0]), int(ends[1]) + 1)]

@@ -1,0 +1,229 @@
+"""Short real runs of Llama4Rec and IFT on ml-100k rows: lists, ratings, what is shared, and what a weight means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmbole import registry
+from llmbole.api import plan
+from llmbole.data import splits
+from llmbole.data.sequences import Sequences
+from llmbole.llm import backbone as language_models
+from llmbole.llm.identity import LLMSpec
+from llmbole.model import llm_ranking, training
+from llmbole.pipeline.run import execute
+from llmbole.pipeline.run import plan as plan_stages
+from llmbole.pipeline.store import Store
+from llmbole.resolve import resolve
+from llmbole.results import load, read_per_user
+from llmbole.settings import SettingsError
+from llmbole.verify import verify
+
+SHORT = {
+    "instructions.per_task": 20,
+    "instructions.positives": 2,
+    "instructions.candidates": 4,
+    "tune.steps": 2,
+    "tune.check_every": 1,
+    "tune.valid_rows": 8,
+    "tune.batch_size": 4,
+    "prompt.history": 2,
+    "rank.length": 4,
+    "rank.named": 2,
+}
+DIRECT, SEQUENTIAL = ("BPR", "LightGCN", "MixGCF", "SGL"), ("SASRec", "BERT4Rec", "CL4SRec")
+RATED = ("DeepFM", "NFM", "DCN", "AFM", "xDeepFM", "AutoInt")
+LLM_ONLY, BACKBONE_ONLY = (
+    {"aggregate.alpha1": 1.0, "aggregate.alpha2": 1.0},
+    {"aggregate.alpha1": 0.0},
+)
+
+
+@pytest.fixture
+def ask(run):
+    """A short run: `ask("IFT", protocol="loo_rating", backbone="DeepFM")`."""
+
+    def short(model="Llama4Rec", settings=None, **more):
+        return run(model, {**SHORT, **(settings or {})}, **more)
+
+    return short
+
+
+@pytest.fixture
+def made(run, raw_slice, shared):
+    """Artifacts of one short pipeline up to a goal: `made("lists", backbone="SGL")`."""
+
+    def until(goal, **more):
+        folders = {"raw": str(raw_slice), "store": str(shared / "store"), "progress": False}
+        settings = {**SHORT, **folders, "backbone.epochs": 1, **more}
+        resolved = resolve("Llama4Rec", "ml-slice", settings)
+        store = Store(Path(resolved.options["store"]))
+        steps = plan_stages(resolved.method, resolved.settings, store, (goal,))
+        return execute(steps, resolved.settings, store, resolved.options)
+
+    return until
+
+
+def per_user(result):
+    return read_per_user(result.path.with_name(result.record.per_user.file))
+
+
+@pytest.mark.parametrize("backbone", ["LightGCN", "SASRec"])
+def test_lists_are_ranked_anew_from_raw_files_to_a_sealed_record(ask, backbone):
+    result = ask(backbone=backbone)
+    record = load(result.path)
+    assert {"HIT@3", "NDCG@5", "MRR@10"} <= record.metrics.keys()
+    assert record.metrics.keys() == record.backbone_metrics.keys()
+    assert record.metrics["HIT@10"] == record.backbone_metrics["HIT@10"]  # only the first 4 change places
+    assert record.metrics["HIT@3"] <= record.extra["recall"]
+    assert record.extra["way"] == "listwise" and "valid_NDCG@10_listwise" in record.extra
+    assert record.scoring == "candidate_log_likelihood" and record.llm.parameters == 1_581_696
+    assert record.cost["tuned"].llm_tokens > 0 and record.cost["listwise"].llm_tokens > 0
+    assert record.cost["tuned"].trainable_parameters == 4 * 2 * 8 * (128 + 256)  # layers, projections, rank
+    assert len(per_user(result)[0]) == record.extra["users"] == 40
+    assert not verify(result.path.parents[2])
+
+
+def test_ratings_are_mixed_from_raw_files_to_a_sealed_record(ask):
+    more = {"protocol": "loo_rating", "backbone": "DeepFM"}
+    mixed, alone = ask(**more), ask(settings=BACKBONE_ONLY, **more)
+    record = load(mixed.path)
+    assert set(record.metrics) == {"RMSE", "MAE"} and record.scoring == "expected_rating"
+    values, own = (np.load(each.artifacts["scores"].folder / "rows.npz")["scores"] for each in (mixed, alone))
+    said = np.load(mixed.artifacts["predicted"].folder / "predicted.npz")["test_values"]
+    assert ((said >= 1) & (said <= 5)).all()
+    between = (values - own) / (said - own)
+    assert (between > 0.2).all() and (between < 0.55).all()  # weights lie in [alpha1 * alpha2, alpha1]
+    for name, value in alone.record.backbone_metrics.items():
+        assert alone.metrics[name] == pytest.approx(value, abs=1e-6)
+    assert ask("IFT", **more).metrics == ask(settings=LLM_ONLY | {"augment.prompt": False}, **more).metrics
+
+
+@pytest.mark.parametrize("backbone", ["LightGCN", "SASRec"])
+def test_weight_0_is_the_backbone_and_weight_1_is_the_llm(ask, backbone):
+    none = ask(settings=BACKBONE_ONLY, backbone=backbone)
+    assert none.metrics == none.record.backbone_metrics
+    whole = ask(settings={**LLM_ONLY, "augment.prompt": False}, backbone=backbone)
+    assert whole.metrics == ask("IFT", backbone=backbone).metrics
+    assert per_user(whole) == per_user(ask("IFT", backbone=backbone))
+
+
+def test_a_grid_over_the_weights_asks_no_llm(ask, monkeypatch):
+    first = ask(backbone="LightGCN")
+    monkeypatch.setattr(language_models, "load", lambda *_, **__: pytest.fail("an LLM is loaded"))
+    for alpha in (0.1, 0.9):
+        again = ask(settings={"aggregate.alpha1": alpha, "aggregate.alpha2": 0.3}, backbone="LightGCN")
+        assert again.artifacts["scores"].key != first.artifacts["scores"].key
+        assert again.artifacts["listwise"].key == first.artifacts["listwise"].key
+        assert not again.record.cost["scores"].llm_tokens
+    uniform = ask(settings={"aggregate.weight": "uniform"}, backbone="LightGCN")
+    assert uniform.record.label.startswith("aggregate.weight=uniform")
+
+
+def test_one_tuned_llm_serves_all_backbones_and_ift(run, raw_slice, shared):
+    folders = {"raw": str(raw_slice), "store": str(shared / "store")}
+    keys = set()
+    for model, backbone in [("Llama4Rec", name) for name in DIRECT + SEQUENTIAL] + [("IFT", "SASRec")]:
+        steps = plan(model, "ml-slice", settings={**SHORT, **folders}, backbone=backbone)
+        keys.add(next(step.key for step in steps if step.stage.makes == "tuned"))
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize("backbone", DIRECT + SEQUENTIAL)
+def test_every_backbone_gives_lists_and_similar_users(made, backbone):
+    found = made("lists", backbone=backbone)
+    split = splits.load(found["split"].folder)
+    sequences = Sequences.of(split)
+    stored = np.load(found["lists"].folder / "lists.npz")
+    for name in ("valid", "test"):
+        phase, items = split.phase(name), stored[f"{name}_items"]
+        assert items.shape == (40, 10) and (items > 0).all()
+        assert (np.diff(stored[f"{name}_scores"], axis=1) <= 0).all()
+        if backbone in DIRECT:
+            assert all(not set(row) & set(phase.history(user)) for user, row in enumerate(items))
+        similar, times = stored[f"{name}_similar"], sequences.times
+        known = similar >= 0
+        assert known.sum() > 20 and (similar != phase.users).all()
+        begins = times[sequences.offsets[similar[known]]]
+        assert (begins <= times[phase.positions[known]]).all()
+
+
+@pytest.mark.parametrize("backbone", RATED)
+def test_every_backbone_of_ratings_gives_them(made, backbone):
+    found = made("ratings", backbone=backbone, protocol="loo_rating")
+    stored = np.load(found["ratings"].folder / "ratings.npz")
+    assert stored["test_values"].shape == stored["test_similar"].shape == (40,)
+    assert (np.abs(stored["test_values"] - 3.5) < 2.5).all()
+
+
+def test_generated_rankings_are_read_and_their_faults_stand_in_the_record(ask):
+    result = ask(settings={"rank.listwise": "generation"}, backbone="LightGCN")
+    extra = result.record.extra
+    assert result.record.scoring == "generation"
+    faults = {name for name in extra if name.startswith("listwise_")}
+    assert faults == {
+        f"listwise_{fault}" for fault in ("foreign", "repeated", "missing", "renumbered", "rambling")
+    }
+    assert all(0 <= extra[fault] <= 1 for fault in faults)
+    positions = np.load(result.artifacts["listwise"].folder / "listwise.npz")["test_positions"]
+    assert positions.min() == 1 and positions.max() <= 5
+
+
+def test_the_better_way_is_chosen_on_validation_users(ask):
+    record = ask(settings={"rank.pointwise": True}, backbone="LightGCN").record
+    reached = {way: record.extra[f"valid_NDCG@10_{way}"] for way in ("listwise", "pointwise")}
+    assert reached[record.extra["way"]] == max(reached.values())
+    only = ask(settings={"rank.pointwise": True, "rank.listwise": None}, backbone="LightGCN").record
+    assert only.extra["way"] == "pointwise" and only.scoring == "answer_probability"
+
+
+def test_items_stay_in_their_chunk(ask):
+    result = ask(settings={**LLM_ONLY, "rank.chunk": 2}, backbone="LightGCN")
+    positions = np.load(result.artifacts["listwise"].folder / "listwise.npz")["test_positions"]
+    assert (np.sort(positions[:, :2], axis=1) == [1, 2]).all()
+    assert (np.sort(positions[:, 2:], axis=1) == [3, 4]).all()
+
+
+def test_all_parameters_can_be_tuned_and_none(ask):
+    full = ask(settings={"tune.updates": "full"}, backbone="LightGCN")
+    assert full.record.cost["tuned"].trainable_parameters == 1_581_696
+    weights = training.load_tensors(full.artifacts["tuned"], training.WEIGHTS)
+    assert len(weights) > 20
+    none = ask(settings={"tune.updates": "none"}, backbone="LightGCN")
+    scores = [
+        np.load(each.artifacts["listwise"].folder / "listwise.npz")["test_scores"] for each in (full, none)
+    ]
+    assert not np.allclose(*scores)
+    assert language_models.load(LLMSpec("tiny")).checksum()
+
+
+def test_a_similar_users_future_stops_the_run(ask, monkeypatch):
+    def whole_training(similar, sequences, positions, length):
+        return np.where((similar >= 0)[:, None], sequences.training(np.maximum(similar, 0), length), -1)
+
+    monkeypatch.setattr(llm_ranking, "shown_places", whole_training)
+    with pytest.raises(ValueError, match="(?s)the run leaks:.*targets are shown with something later"):
+        ask(settings={"seed": 11}, backbone="LightGCN")
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        ("Llama4Rec", {"aggregate.alpha1": 2.0, "rank.length": 1}, r"(?s)rank: length = 1.*alpha1 = 2.0"),
+        ("Llama4Rec", {"rank.listwise": None}, "the LLM ranks nothing"),
+        ("Llama4Rec", {"rank.listwise": "guess"}, "none of 'likelihood', 'generation'"),
+        ("Llama4Rec", {"backbone": "DeepFM"}, "DeepFM predicts labels"),
+        ("Llama4Rec", {"backbone": "Pop"}, "Pop has no user and item vectors"),
+        ("Llama4Rec", {"protocol": "loo_rating", "backbone": "SGL"}, "SGL learns to rank"),
+        ("Llama4Rec", {"prompt.rating": "How many stars?"}, "rating has no {history}"),
+        ("Llama4Rec", {"instructions.tasks": ["listwise", "sorting"]}, "none of 'listwise'"),
+        ("IFT", {"augment.prompt": True}, "run Llama4Rec"),
+    ],
+)
+def test_wrong_settings_are_refused_before_any_work(ask, model, settings, message):
+    assert registry.is_method(model)
+    with pytest.raises(SettingsError, match=message):
+        ask(model, settings)
