@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,16 @@ logger = logging.getLogger(__name__)
 TRAININGS = ("auto", "all_positions", "per_prefix")
 WEIGHTS = "backbone.safetensors"
 SUMMARY = "backbone.json"
+
+
+class MoreData(Protocol):
+    """Training data that are no interactions."""
+
+    def loader(self, loader: Any, config: Config) -> Any:  # noqa: ANN401 - RecBole's loader
+        """A loader with more rows, for models that learn row by row."""
+
+    def sequences(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Longer training sequences by internal user id, for models that learn all positions."""
 
 
 class Backbone:
@@ -129,6 +140,8 @@ def train_backbone(
     progress: Callable[[int], None] | None = None,
     validated: Callable[[int, float], None] | None = None,
     initial: Mapping[str, Tensor] | None = None,
+    *,
+    more: MoreData | None = None,
 ) -> dict[str, Any]:
     """Train a conventional recommender and write its best weights to the folder.
 
@@ -142,6 +155,7 @@ def train_backbone(
         progress: Told the number of finished epochs.
         validated: Told epochs trained and the selection metric of each validation; it may raise to end it here.
         initial: Weights to begin with, all of the model's; fresh ones if it is `None`.
+        more: Training data beyond the session's.
 
     Returns:
         Model, training, best epoch (from 1), epochs trained, validation metrics, trainable parameters, and `did`.
@@ -153,7 +167,7 @@ def train_backbone(
     model = _make(session, training)
     if initial is not None:
         model.load_state_dict(initial)
-    loader, loss = _learning(session, model, training)
+    loader, loss = _learning(session, model, training, more)
     trainer = trainer_class(config)(config, model, workspace=workspace, loss_function=loss)
     report = progress or (lambda epochs: None)
     if trainer.resume():
@@ -182,12 +196,21 @@ def train_backbone(
     return summary
 
 
-def _learning(session: Session, model: Any, training: str) -> tuple[Any, Any]:  # noqa: ANN401 - a RecBole model
+def _learning(
+    session: Session,
+    model: Any,  # noqa: ANN401 - a RecBole model
+    training: str,
+    more: MoreData | None,
+) -> tuple[Any, Any]:
     """The training loader, and the loss where it is not the model's own."""
+    config = session.config
     if training != "all_positions":
-        return session.train_loader(), None
-    split, config = session.ranking_split, session.config
+        loader = session.train_loader()
+        return (loader if more is None else more.loader(loader, config)), None
+    split = session.ranking_split
     sequences = [split.train_items(user) for user in range(split.n_users)]
+    if more is not None:
+        sequences = more.sequences(sequences)
     loader = all_positions.AllPositionsLoader(config, session.dataset, sequences)
     return loader, all_positions.loss_function(config, model)
 

@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from llmbole.model import instruction_tuning, instructions, llm_ranking, llm_rating, reranking, stages
+from llmbole.model import (
+    data_augmentation,
+    instruction_tuning,
+    instructions,
+    llm_ranking,
+    llm_rating,
+    reranking,
+    stages,
+)
 from llmbole.model.aggregation import AggregateSettings, aggregate_lists, aggregate_ratings
 from llmbole.model.base import LLMRecommender
 from llmbole.model.reranking import Ratings
@@ -39,6 +47,8 @@ class Llama4Rec(LLMRecommender):
     backbone_scores = stages.score_backbone
     instructions = instructions.make_instructions
     tuned = instruction_tuning.tune_instructions
+    augmentation = data_augmentation.augment_data
+    augmented_backbone = data_augmentation.train_augmented
     lists = reranking.list_best
     listwise = llm_ranking.rank_lists
     pointwise = llm_ranking.rank_items
@@ -91,4 +101,6 @@ class Llama4Rec(LLMRecommender):
 # - The LLM is tuned without augmented prompts, so that one serves every backbone, and IFT.
 # - LoRA by default; `tune.updates: full` trains all parameters, as in the paper.
 # - A rating is the mean over the scale's values under their probabilities, not one generated number.
-# - Data augmentation by the LLM is not there: results are those of the paper's ablation without it (w/o DA).
+# - Data augmentation is for rankings and off by default (the paper's w/o DA); attributes that the LLM fills in, the
+#   paper's augmentation for ratings, are not there. BERT4Rec, which is trained on masked prefixes, has none either.
+# - The LLM's pair joins the batches as a triple; the graph of LightGCN, SGL and MixGCF is that of the interactions.

@@ -16,7 +16,9 @@ from llmbole.llm.lora import LoraSettings
 from llmbole.llm.pair_prompt import Answer
 from llmbole.llm.ranked_list import FAULTS, parse_ranking
 from llmbole.llm.title_prompt import tokens_of
+from llmbole.model import data_augmentation
 from llmbole.model.aggregation import chunk_bounds
+from llmbole.model.data_augmentation import DataSettings
 from llmbole.model.instruction_tuning import USES, InstructionTuning, open_prompts
 from llmbole.model.instructions import InstructionSettings
 from llmbole.model.llm_rating import rating_scale
@@ -257,6 +259,7 @@ def checks(**more: type) -> type:
         "instructions": InstructionSettings,
         "tune": InstructionTuning,
         "lora": LoraSettings,
+        "data": DataSettings,
         **more,
     }
 
@@ -264,6 +267,7 @@ def checks(**more: type) -> type:
         @classmethod
         def check(cls, settings: Mapping[str, Any]) -> None:
             problems = part_problems(parts, settings) + _backbone_problems(settings)
+            problems += data_augmentation.problems(settings)
             if problems:
                 raise SettingsError("\n".join(problems))
 

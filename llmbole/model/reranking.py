@@ -65,13 +65,15 @@ class Ratings:
 
 @stage(
     makes="lists",
-    needs=("data", "split", "backbone"),
+    needs=("data", "split", "backbone", "augmented_backbone"),
     uses=("dataset.name", "protocol", "backbone", "rank.length", "seed"),
     when=("protocol.task", "ranking"),
 )
-def list_best(run: StageRun, data: Artifact, split: Artifact, backbone: Artifact) -> Mapping[str, Any]:
+def list_best(
+    run: StageRun, data: Artifact, split: Artifact, backbone: Artifact, augmented_backbone: Artifact | None
+) -> Mapping[str, Any]:
     """The conventional model's best items for validation and test users, and who is most like them."""
-    opened = stages.open_backbone(run, data, split, backbone)
+    opened = stages.open_backbone(run, data, split, augmented_backbone or backbone)
     session = opened.session
     count = max(run["rank.length"], *session.protocol.topk)
     sequences = Sequences.of(session.ranking_split)

@@ -253,9 +253,7 @@ def backbone_session(run: StageRun, data: Artifact, split: Artifact) -> Session:
     """Settings and data of the conventional recommender under the run's protocol."""
     from llmbole.model.session import open_session
 
-    own = dict(run["backbone"])
-    name = own.pop("name")
-    own.pop("training")
+    name, own = backbone_settings(run)
     return open_session(run, data, split, name, own)
 
 
@@ -276,6 +274,14 @@ def encoder_spec(run: StageRun) -> Any:  # noqa: ANN401 - an EncoderSpec
 def _located(run: StageRun, part: str) -> dict[str, Any]:
     """Settings of a model whose name is where it lies, if the user gave it as a folder."""
     return {**run[part], "name": run.resources.get(f"{part}_folder") or run[part]["name"]}
+
+
+def backbone_settings(run: StageRun) -> tuple[str, dict[str, Any]]:
+    """The backbone's name, and RecBole's settings for it."""
+    own = dict(run["backbone"])
+    name = own.pop("name")
+    own.pop("training")
+    return name, own
 
 
 def device(run: StageRun) -> Any:  # noqa: ANN401 - a torch device

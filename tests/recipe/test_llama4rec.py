@@ -200,6 +200,30 @@ def test_all_parameters_can_be_tuned_and_none(ask):
     assert language_models.load(LLMSpec("tiny")).checksum()
 
 
+@pytest.mark.parametrize("backbone", ["LightGCN", "SASRec"])
+def test_a_backbone_learns_what_the_llm_prefers(made, backbone):
+    plain, more = made("lists", backbone=backbone), made("lists", backbone=backbone, **{"data.augment": True})
+    assert plain["backbone"].key == more["backbone"].key and plain["lists"].key != more["lists"].key
+    assert not np.array_equal(
+        *(np.load(each["lists"].folder / "lists.npz")["test_scores"] for each in (plain, more))
+    )
+    stored = np.load(more["augmentation"].folder / "augmentation.npz")
+    sequences = Sequences.of(splits.load(more["split"].folder))
+    assert len(stored["users"]) == len(stored["inserted"]) == 40
+    for user, *items in zip(
+        *(stored[name] for name in ("users", "preferred", "other", "inserted")), strict=True
+    ):
+        known = sequences.items[sequences.offsets[user] : sequences.train_ends[user]]
+        assert not set(items) & set(known) and items[0] != items[1]
+
+
+def test_one_augmentation_serves_all_backbones(made):
+    keys = {
+        made("augmentation", backbone=name, **{"data.augment": True})["augmentation"].key for name in DIRECT
+    }
+    assert len(keys) == 1
+
+
 def test_a_similar_users_future_stops_the_run(ask, monkeypatch):
     def whole_training(similar, sequences, positions, length):
         return np.where((similar >= 0)[:, None], sequences.training(np.maximum(similar, 0), length), -1)
@@ -220,7 +244,9 @@ def test_a_similar_users_future_stops_the_run(ask, monkeypatch):
         ("Llama4Rec", {"protocol": "loo_rating", "backbone": "SGL"}, "SGL learns to rank"),
         ("Llama4Rec", {"prompt.rating": "How many stars?"}, "rating has no {history}"),
         ("Llama4Rec", {"instructions.tasks": ["listwise", "sorting"]}, "none of 'listwise'"),
-        ("IFT", {"augment.prompt": True}, "run Llama4Rec"),
+        ("Llama4Rec", {"data.augment": True, "backbone": "BERT4Rec"}, "BERT4Rec is not trained"),
+        ("Llama4Rec", {"data.augment": True, "protocol": "loo_rating", "backbone": "NFM"}, "does not rank"),
+        ("IFT", {"augment.prompt": True}, "IFT"),
     ],
 )
 def test_wrong_settings_are_refused_before_any_work(ask, model, settings, message):

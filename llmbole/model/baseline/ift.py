@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from llmbole.model import instruction_tuning, instructions, llm_ranking, llm_rating, reranking, stages
+from llmbole.model import (
+    data_augmentation,
+    instruction_tuning,
+    instructions,
+    llm_ranking,
+    llm_rating,
+    reranking,
+    stages,
+)
 from llmbole.model.aggregation import aggregate_lists
 from llmbole.model.base import LLMRecommender
 from llmbole.pipeline.run import StageRun
@@ -32,7 +40,7 @@ class Checks(llm_ranking.checks()):  # type: ignore[misc]
             settings: The run's settings.
 
         Raises:
-            SettingsError: Something is wrong, or prompts are augmented.
+            SettingsError: Something is wrong, or prompts or data are augmented.
         """
         super().check(settings)
         if settings["augment"]["prompt"]:
@@ -55,6 +63,8 @@ class IFT(LLMRecommender):
     backbone_scores = stages.score_backbone
     instructions = instructions.make_instructions
     tuned = instruction_tuning.tune_instructions
+    augmentation = data_augmentation.augment_data
+    augmented_backbone = data_augmentation.train_augmented
     lists = reranking.list_best
     listwise = llm_ranking.rank_lists
     pointwise = llm_ranking.rank_items
