@@ -1,0 +1,172 @@
+"""Users per second of an LLM's ranking: by likelihood and by generation, in batches and one prompt at a time.
+
+    python benchmarks/reranking.py [--llm tiny] [--users 64] [--batch 32] [--threads 1]
+
+Prompts are Llama4Rec's over ml-100k titles: a history of 5, a similar user's 5, 10 candidates. The plain ways are what
+the library's replace: `candidate after candidate` runs prompt and title as a sequence of its own for each candidate of
+one user at a time; `one answer at a time` generates for one user, to the end token or the longest answer. The
+likelihoods are compared, and so are the generated answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmbole.llm import title_prompt
+from llmbole.llm.backbone import LanguageModel, load
+from llmbole.llm.identity import LLMSpec
+from llmbole.llm.prompt import Encoded
+from llmbole.llm.title_prompt import ListWording, TitlePrompt, Titles
+from llmbole.settings import load_yaml, properties_folder
+
+logger = logging.getLogger("reranking")
+
+NAMED = 3
+WORDS = {"item": "movie", "items": "movies"}
+
+
+def ml_100k_titles() -> list[str]:
+    """Titles with years from the data set that RecBole's wheel carries, an empty one first."""
+    package = importlib.util.find_spec("recbole")
+    if package is None or package.origin is None:
+        raise FileNotFoundError("recbole is not installed: pip install recbole==1.2.0")
+    file = Path(package.origin).parent / "dataset_example" / "ml-100k" / "ml-100k.item"
+    rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()[1:]]
+    return ["", *(f"{row[1]} ({row[2]})" for row in rows)]
+
+
+def draw(lm: LanguageModel, users: int) -> tuple[list[Encoded], list[list[list[int]]]]:
+    """Llama4Rec's listwise prompts, and each candidate's answer as the first title."""
+    own = load_yaml(properties_folder() / "model" / "Llama4Rec.yaml")
+    names = ListWording.__dataclass_fields__
+    wording = ListWording(**{name: own["prompt"][name] for name in names})
+    titles = Titles(lm, wording, ml_100k_titles())
+    text = own["prompt"]["listwise"].replace("{augmentation}", own["augment"]["similar"])
+    prompt = TitlePrompt(lm, text, wording, ("history", "candidates", "similar"), WORDS)
+    generator = np.random.default_rng(0)
+    drawn = [
+        generator.choice(np.arange(1, len(titles.plain)), 20, replace=False).tolist() for _ in range(users)
+    ]
+    rows = [
+        {
+            "history": [titles.listed[item] for item in row[:5]],
+            "similar": [titles.listed[item] for item in row[5:10]],
+            "candidates": [titles.listed[item] for item in row[10:]],
+            "count": str(NAMED),
+        }
+        for row in drawn
+    ]
+    answers = [[lm.tokens.ids(titles.quoted([item])) for item in row[10:]] for row in drawn]
+    return prompt.encode(rows, 300), answers
+
+
+@torch.inference_mode()
+def plain_likelihoods(lm: LanguageModel, prompts: list[Encoded], answers: list[list[list[int]]]) -> Tensor:
+    """Candidate after candidate, a whole sequence each."""
+    rows = []
+    for prompt, candidates in zip(prompts, answers, strict=True):
+        values = []
+        for ids in candidates:
+            logits = lm.model(torch.tensor([[*prompt.ids, *ids]], device=lm.device), use_cache=False).logits[
+                0
+            ]
+            places = torch.arange(len(prompt.ids) - 1, len(prompt.ids) + len(ids) - 1)
+            values.append(
+                logits[places].float().log_softmax(1)[torch.arange(len(ids)), torch.tensor(ids)].sum()
+            )
+        rows.append(torch.stack(values))
+    return torch.stack(rows).cpu()
+
+
+@torch.inference_mode()
+def plain_generation(lm: LanguageModel, prompts: list[Encoded], longest: int) -> list[str]:
+    """One answer at a time, without an end at the last title."""
+    texts = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt.ids], device=lm.device)
+        found = lm.model.generate(  # type: ignore[operator] - transformers types it as a tensor
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=longest,
+            do_sample=False,
+            pad_token_id=lm.tokens.pad_id,
+        )
+        texts.append(lm.tokens.decode(found[0, len(prompt.ids) :].tolist()))
+    return texts
+
+
+def rate(name: str, users: int, function: Callable[[], object]) -> tuple[float, object]:
+    """Users per second of one call, and what it gave."""
+    begin = time.perf_counter()
+    result = function()
+    seconds = time.perf_counter() - begin
+    logger.info("%-30s %3d users in %7.2f s: %8.2f users/s", name, users, seconds, users / seconds)
+    return users / seconds, result
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--llm", default="tiny", help="tiny, a local folder, or a hub id")
+    parser.add_argument("--users", type=int, default=64, help="users of the library's ways")
+    parser.add_argument("--batch", type=int, default=32, help="prompts run together")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    torch.set_num_threads(arguments.threads)
+    lm = load(LLMSpec(name=arguments.llm), arguments.device).freeze()
+    prompts, answers = draw(lm, arguments.users)
+    few, batch = max(2, arguments.users // 8), arguments.batch
+    longest = max(sum(sorted(map(len, row))[-NAMED:]) for row in answers) + 2 * NAMED
+    limits = [longest] * len(prompts)
+    logger.info(
+        "%s, %d parameters, %d threads; prompts of %.0f tokens, titles of %.1f, answers of up to %d",
+        arguments.llm,
+        lm.parameters_total,
+        arguments.threads,
+        np.mean([len(prompt.ids) for prompt in prompts]),
+        np.mean([len(ids) for row in answers for ids in row]),
+        longest,
+    )
+    title_prompt.log_likelihoods(lm, prompts[:2], answers[:2], batch_size=2)  # warm up
+    fast, scores = rate(
+        "by likelihood, in batches",
+        len(prompts),
+        lambda: title_prompt.log_likelihoods(lm, prompts, answers, batch_size=batch),
+    )
+    slow, plain = rate(
+        "candidate after candidate", few, lambda: plain_likelihoods(lm, prompts[:few], answers[:few])
+    )
+    many, texts = rate(
+        "by generation, in batches",
+        len(prompts),
+        lambda: title_prompt.generated_lists(lm, prompts, limits, NAMED, batch_size=batch),
+    )
+    single, alone = rate("one answer at a time", few, lambda: plain_generation(lm, prompts[:few], longest))
+    if not (isinstance(scores, Tensor) and isinstance(plain, Tensor)):
+        raise TypeError("scores must be tensors")
+    if not (isinstance(texts, list) and isinstance(alone, list)):
+        raise TypeError("answers must be texts")
+    same = sum(whole.startswith(text) for text, whole in zip(texts[:few], alone, strict=True))
+    logger.info("largest difference of likelihoods: %.1e", (scores[:few] - plain).abs().max())
+    logger.info("answers that begin alike: %d of %d", same, few)
+    logger.info("likelihood, batches / candidate after candidate: %.1f x", fast / slow)
+    logger.info("generation, batches / one answer at a time:      %.1f x", many / single)
+    logger.info("likelihood, batches / generation, batches:       %.1f x", fast / many)
+
+
+if __name__ == "__main__":
+    main()
