@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from llmbole.data.split import PHASES
 from llmbole.model import (
     data_augmentation,
     instruction_tuning,
@@ -75,10 +76,10 @@ class Llama4Rec(LLMRecommender):
         counts = reranking.training_counts(split)
         if lists is None:
             assert ratings is not None and predicted is not None  # the stages of the other task
-            own = Ratings.load(ratings, "test").values
+            known = {name: Ratings.load(ratings, name).values for name in PHASES}
 
-            def mixed(users: np.ndarray, llm: np.ndarray) -> np.ndarray:
-                return aggregate_ratings(llm, own, settings.weights(counts, users))
+            def mixed(part: str, users: np.ndarray, llm: np.ndarray) -> np.ndarray:
+                return aggregate_ratings(llm, known[part], settings.weights(counts, users))
 
             return reranking.score_ratings(run, Llama4Rec, data, split, predicted, mixed)
 

@@ -186,10 +186,12 @@ class _Ranker:
             order = self.generator.permuted(order, axis=1)
         offered = np.take_along_axis(items, order, axis=1)
         titles, count = self.prompts.titles, min(self.settings.named, items.shape[1])
-        one = [[titles.answer_ids(titles.quoted([item])) for item in row] for row in offered.tolist()]
-        longest = [sum(sorted(map(len, row))[-count:]) + 2 * count for row in one]
+        ids_of = self.prompts.lm.tokens.ids
+        # No end token: more titles may follow the first.
+        starts = [[ids_of(titles.quoted([item])) for item in row] for row in offered.tolist()]
+        longest = [sum(sorted(map(len, row))[-count:]) + 2 * count for row in starts]
         generates = self.settings.listwise == "generation"
-        room = max(longest) if generates else max(len(ids) for row in one for ids in row)
+        room = max(longest) if generates else max(len(ids) for row in starts for ids in row)
         encoded = self.prompts.listwise(shown, offered, count, room)
         self.run.count(llm_tokens=tokens_of(encoded))
         batch, lm = self.settings.batch_size, self.prompts.lm
@@ -200,9 +202,6 @@ class _Ranker:
             self.run.count(llm_tokens=sum(map(len, lm.tokens.ids_many(texts))))
             found = self._parsed(texts, offered, count, result)
         else:
-            starts = [[ids[:-1] for ids in row] for row in one]  # more titles may follow the first
-            if lm.tokens.eos_id is None:
-                starts = one
             logs = title_prompt.log_likelihoods(lm, encoded, starts, batch_size=batch, progress=self.ticker)
             self.run.count(llm_tokens=sum(len(ids) for row in starts for ids in row))
             values = logs.double().numpy()

@@ -9,11 +9,12 @@ import numpy as np
 
 from llmbole.data import pair_leak, splits
 from llmbole.data.pairs import Pairs, PairSplit
+from llmbole.data.split import PHASES
 from llmbole.llm import title_prompt
 from llmbole.llm.title_prompt import tokens_of
 from llmbole.model.instruction_tuning import USES, open_prompts
-from llmbole.model.ranking_prompts import AugmentSettings, Shown
-from llmbole.model.reranking import Ratings
+from llmbole.model.ranking_prompts import AugmentSettings, RankingPrompts, Shown
+from llmbole.model.reranking import PREDICTED, Ratings
 from llmbole.model.session import no_leaks
 from llmbole.model.similar_users import shown_places
 from llmbole.pipeline.run import StageRun
@@ -31,40 +32,46 @@ from llmbole.settings import SettingsError, build
 def predict_ratings(
     run: StageRun, data: Artifact, split: Artifact, ratings: Artifact, tuned: Artifact
 ) -> Mapping[str, Any]:
-    """The LLM's ratings of test rows: the mean of the scale under the probabilities of its values."""
+    """The LLM's ratings of held-out rows: the mean of the scale under the probabilities of its values."""
     augment = build(AugmentSettings, run["augment"], "augment")
     scale = rating_scale(run["dataset"]["rating"])
     prompts = open_prompts(run, data, split, tuned, augment)
-    part = _test_rows(split)
-    history = prompts.sequences.before(part.positions, prompts.settings.history)
-    shown, known = Shown(history), Ratings.load(ratings, "test")
-    if augment.prompt:
-        similar = shown_places(known.similar, prompts.sequences, part.positions, augment.history)
-        shown = Shown(history, similar, None, known.values)
-        if not prompts.sequences.trained[similar[similar >= 0]].all():
-            raise ValueError("the run leaks:\na similar user's list holds a rating that is held out")
-        no_leaks(pair_leak.check_shown(part, np.nonzero(similar >= 0)[0], similar[similar >= 0]))
-    no_leaks(pair_leak.check_shown(part, np.nonzero(history >= 0)[0], history[history >= 0]))
+    opened = splits.load(split.folder)
+    assert isinstance(opened, PairSplit)  # ratings are of rows
     answers = [prompts.titles.answer_ids(f"{value:g}") for value in scale]
-    encoded = prompts.rating(shown, part.items, max(map(len, answers)))
-    run.count(llm_tokens=tokens_of(encoded) + len(part) * sum(map(len, answers)))
-    with run.progress(len(part), "row") as ticker:
-        logs = title_prompt.log_likelihoods(
-            prompts.lm, encoded, [answers] * len(part), batch_size=run["rank.batch_size"], progress=ticker
-        )
-    values = title_prompt.expected_values(logs, scale)
-    np.savez_compressed(run.folder / "predicted.npz", test_values=values, test_logs=logs.numpy())
+    parts = [opened.part(name) for name in PHASES]
+    columns: dict[str, np.ndarray] = {}
+    with run.progress(sum(map(len, parts)), "row") as ticker:
+        for part in parts:
+            shown = _shown(prompts, part, Ratings.load(ratings, part.name), augment)
+            encoded = prompts.rating(shown, part.items, max(map(len, answers)))
+            run.count(llm_tokens=tokens_of(encoded) + len(part) * sum(map(len, answers)))
+            size, every = run["rank.batch_size"], [answers] * len(part)
+            logs = title_prompt.log_likelihoods(prompts.lm, encoded, every, batch_size=size, progress=ticker)
+            columns[f"{part.name}_values"] = title_prompt.expected_values(logs, scale)
+            columns[f"{part.name}_logs"] = logs.numpy()
+    np.savez_compressed(run.folder / PREDICTED, **columns)
+    mean = columns["test_values"].mean()
     return {
         "scoring": "expected_rating",
         "llm_parameters": prompts.lm.parameters_total,
-        "did": f"ratings of {len(part)} test rows, {values.mean():.2f} on average",
+        "did": f"ratings of {len(parts[-1])} test rows, {mean:.2f} on average",
     }
 
 
-def _test_rows(split: Artifact) -> Pairs:
-    opened = splits.load(split.folder)
-    assert isinstance(opened, PairSplit)  # ratings are of rows
-    return opened.part("test")
+def _shown(prompts: RankingPrompts, part: Pairs, known: Ratings, augment: AugmentSettings) -> Shown:
+    """What prompts show with the rows of a part, checked for leaks."""
+    sequences = prompts.sequences
+    history = sequences.before(part.positions, prompts.settings.history)
+    no_leaks(pair_leak.check_shown(part, np.nonzero(history >= 0)[0], history[history >= 0]))
+    if not augment.prompt:
+        return Shown(history)
+    similar = shown_places(known.similar, sequences, part.positions, augment.history)
+    places = similar[similar >= 0]
+    no_leaks(pair_leak.check_shown(part, np.nonzero(similar >= 0)[0], places))
+    if not sequences.trained[places].all():
+        no_leaks(["rows are shown with a rating of a similar user that is held out"])
+    return Shown(history, similar, None, known.values)
 
 
 def rating_scale(rating: Mapping[str, float] | None) -> list[float]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from llmbole.data import splits
-from llmbole.data.pairs import PairSplit
+from llmbole.data.pairs import Pairs, PairSplit
 from llmbole.data.sequences import Sequences
 from llmbole.data.split import PHASES, Phase
 from llmbole.evaluator.collector import Collector, Evaluator
@@ -24,7 +24,7 @@ from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from recbole.data.interaction import Interaction
 
-LISTS, RATINGS = "lists.npz", "ratings.npz"
+LISTS, RATINGS, PREDICTED = "lists.npz", "ratings.npz", "predicted.npz"
 USERS_PER_BATCH = 1024
 
 
@@ -253,9 +253,9 @@ def score_ratings(
     data: Artifact,
     split: Artifact,
     predicted: Artifact,
-    combine: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    combine: Callable[[str, np.ndarray, np.ndarray], np.ndarray],
 ) -> dict[str, Any]:
-    """Test scores of ratings.
+    """Test scores of ratings, and what they reach on validation rows.
 
     Args:
         run: The stage; it must declare `protocol`, `dataset.name` and `seed`.
@@ -263,32 +263,51 @@ def score_ratings(
         data: Prepared data.
         split: Frozen split.
         predicted: An LLM's ratings.
-        combine: From users `[R]` and the LLM's ratings `[R]` to ratings.
+        combine: From `valid` or `test`, users `[R]` and the LLM's ratings `[R]` to ratings.
 
     Returns:
         The stage's summary.
     """
     session = open_session(run, data, split, method)
     assert isinstance(session.split, PairSplit)  # ratings are of rows
-    with np.load(predicted.folder / "predicted.npz", allow_pickle=False) as stored:
-        values = stored["test_values"]
-    part = session.split.part("test")
-    scores = torch.from_numpy(combine(part.users, values)).float()
-    columns = {"user_id": part.users, "item_id": part.items}
-    rows = {name: torch.from_numpy(np.array(column, np.int64)) for name, column in columns.items()}
-    label = {"label": torch.from_numpy(np.array(part.labels, np.float32))}
-    collector, evaluator = Collector(session.config), Evaluator(session.config)
-    nowhere = torch.zeros(0, dtype=torch.long)  # positives of a ranking, of which rated rows have none
-    collector.eval_batch_collect(scores, Interaction({**rows, **label}), nowhere, nowhere)
-    saved = evaluation.save_rows(run, session, evaluator, evaluator.evaluate(collector.get_data_struct()))
+    results = {}
+    for name in PHASES:
+        part = session.split.part(name)
+        with np.load(predicted.folder / PREDICTED, allow_pickle=False) as stored:
+            values = combine(name, part.users, stored[f"{name}_values"])
+        evaluator, results[name] = evaluate_ratings(session, part, values)
+    saved = evaluation.save_rows(run, session, evaluator, results["test"])  # the last of the phases
     metric, value = next(iter(saved["metrics"].items()))
+    chosen = session.protocol.selection
+    valid = session.protocol.public_names(results["valid"])[chosen]
+    users = len(np.unique(part.users))
     return {
         **saved,
         "scoring": predicted.summary["scoring"],
-        "extra": {"rows": len(part), "users": len(np.unique(part.users))},
+        "extra": {"rows": len(part), "users": users, f"valid_{chosen}": float(valid)},
         "llm_parameters": predicted.summary["llm_parameters"],
         "did": f"{metric} {value:.4f} over {len(part)} rows",
     }
+
+
+def evaluate_ratings(session: Session, part: Pairs, values: np.ndarray) -> tuple[Evaluator, dict[str, float]]:
+    """Metrics of predicted ratings.
+
+    Args:
+        session: The protocol's metrics, as RecBole's settings.
+        part: The rows.
+        values: Predicted ratings. Shape `[R]`.
+
+    Returns:
+        The evaluator with the rows, and the metrics.
+    """
+    ids = {"user_id": part.users, "item_id": part.items}
+    columns = {name: torch.from_numpy(np.array(column, np.int64)) for name, column in ids.items()}
+    columns["label"] = torch.from_numpy(np.array(part.labels, np.float32))
+    collector, evaluator = Collector(session.config), Evaluator(session.config)
+    nowhere = torch.zeros(0, dtype=torch.long)  # positives of a ranking, of which rated rows have none
+    collector.eval_batch_collect(torch.from_numpy(values).float(), Interaction(columns), nowhere, nowhere)
+    return evaluator, evaluator.evaluate(collector.get_data_struct())
 
 
 def answered(**ways: Artifact | None) -> dict[str, Artifact]:

@@ -91,6 +91,7 @@ def test_ratings_are_mixed_from_raw_files_to_a_sealed_record(ask):
     more = {"protocol": "loo_rating", "backbone": "DeepFM"}
     mixed, alone = ask(**more), ask(settings=BACKBONE_ONLY, **more)
     record = load(mixed.path)
+    assert record.extra["valid_RMSE"] > 0
     assert set(record.metrics) == {"RMSE", "MAE"} and record.scoring == "expected_rating"
     values, own = (np.load(each.artifacts["scores"].folder / "rows.npz")["scores"] for each in (mixed, alone))
     said = np.load(mixed.artifacts["predicted"].folder / "predicted.npz")["test_values"]

@@ -88,7 +88,7 @@ class IFT(LLMRecommender):
         """Test scores of what the LLM said."""
         if lists is None:
             assert predicted is not None  # the stage of the other task
-            return reranking.score_ratings(run, IFT, data, split, predicted, lambda users, values: values)
+            return reranking.score_ratings(run, IFT, data, split, predicted, lambda part, users, llm: llm)
 
         def ranked(users: np.ndarray, positions: np.ndarray) -> np.ndarray:
             return aggregate_lists(positions, np.ones(len(users)))
