@@ -104,8 +104,7 @@ class Augmented:
     def load(cls, artifact: Artifact, seed: int) -> Augmented:
         """Read what `augment_data` wrote."""
         with np.load(artifact.folder / FILE, allow_pickle=False) as stored:
-            names = ("users", "preferred", "other", "owners", "inserted")
-            return cls(*(stored[name] for name in names), seed)
+            return cls(**{name: stored[name] for name in stored.files}, seed=seed)
 
     def loader(self, loader: Any, config: Config) -> WithPairs:  # noqa: ANN401 - RecBole's loader
         """A loader of training rows with the pairs among them."""

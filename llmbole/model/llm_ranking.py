@@ -124,7 +124,7 @@ def _rank(
     prompts = open_prompts(run, data, split, tuned, augment)
     opened = splits.load(split.folder)
     assert isinstance(opened, Split)  # lists are of rankings
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, Any] = {}
     faults, answers = dict.fromkeys(FAULTS, 0), 0
     counts = [len(opened.phase(name)) for name in PHASES]
     chunks = len(chunk_bounds(settings.length, settings.chunk)) if way == "listwise" else 1

@@ -40,7 +40,7 @@ def predict_ratings(
     assert isinstance(opened, PairSplit)  # ratings are of rows
     answers = [prompts.titles.answer_ids(f"{value:g}") for value in scale]
     parts = [opened.part(name) for name in PHASES]
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, Any] = {}
     with run.progress(sum(map(len, parts)), "row") as ticker:
         for part in parts:
             shown = _shown(prompts, part, Ratings.load(ratings, part.name), augment)

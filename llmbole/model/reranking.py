@@ -78,7 +78,7 @@ def list_best(
     count = max(run["rank.length"], *session.protocol.topk)
     sequences = Sequences.of(session.ranking_split)
     vectors = similar_users.user_table(opened, sequences)
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, Any] = {}
     recall = {}
     for name in PHASES:
         phase = session.ranking_split.phase(name)
@@ -114,7 +114,7 @@ def rate_rows(run: StageRun, data: Artifact, split: Artifact, backbone: Artifact
     assert isinstance(session.split, PairSplit)  # ratings are of rows
     sequences = Sequences.of(session.split)
     vectors = similar_users.user_table(opened, sequences)
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, Any] = {}
     for name in PHASES:
         part = session.split.part(name)
         similar, cosines = similar_users.similar_before(vectors, sequences, part.positions)
