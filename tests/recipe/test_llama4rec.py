@@ -31,6 +31,8 @@ SHORT = {
     "tune.valid_rows": 8,
     "tune.batch_size": 4,
     "prompt.history": 2,
+    "augment.history": 2,
+    "augment.predicted": 2,
     "rank.length": 4,
     "rank.named": 2,
 }
