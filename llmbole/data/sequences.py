@@ -98,21 +98,20 @@ class Sequences:
         Args:
             users: Internal ids. Shape `[B]`.
             length: How many at most.
-            until: A time for each; later interactions are left out. Shape `[B]`.
+            until: A time for each; the first later interaction and all behind it are left out. Shape `[B]`.
 
         Returns:
             Oldest first, -1 behind the last. Shape `[B, length]`.
         """
         starts, ends = self.offsets[users], self.train_ends[users]
         if until is not None:
-            limits = zip(starts.tolist(), ends.tolist(), until.tolist(), strict=True)
-            ends = np.array(
-                [
-                    start + np.searchsorted(self.times[start:end], time, "right")
-                    for start, end, time in limits
-                ],
-                dtype=np.int64,
+            # Where the protocol's order sees times less exactly, one may stand before an earlier one.
+            latest = (
+                np.maximum.accumulate(self.times[start:end])
+                for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
             )
+            kept = [np.searchsorted(times, time, "right") for times, time in zip(latest, until, strict=True)]
+            ends = starts + np.array(kept, dtype=np.int64)
         return self._newest(starts, ends, length)
 
     def items_at(self, places: np.ndarray) -> np.ndarray:

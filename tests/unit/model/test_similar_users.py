@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,14 @@ def test_only_training_interactions_up_to_the_time_are_shown(sequences):
     ]  # the interaction at time 8 is later, place 3 is held out
     assert sequences.items_at(places).tolist() == [[1, 5], [2, 3], [0, 0]]
     assert shown_places(np.array([1]), sequences, np.array([6]), 9)[0].tolist() == [0, 1, 2] + [-1] * 6
+
+
+def test_an_earlier_interaction_behind_a_later_one_is_left_out_with_it(sequences):
+    times = sequences.times.copy()
+    times[7:10] = [2.0, 4.5, 4.0]
+    found = dataclasses.replace(sequences, times=times)
+    assert found.training(np.array([3]), 9, np.array([4.0]))[0].tolist() == [7] + [-1] * 8
+    assert found.training(np.array([3]), 9, np.array([4.5]))[0].tolist() == [7, 8, 9] + [-1] * 6
 
 
 def test_histories_are_what_came_before(sequences):
