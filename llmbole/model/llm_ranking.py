@@ -32,6 +32,12 @@ from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.settings import SettingsError, build, part_problems
 
+SCORINGS = {
+    "likelihood": "candidate_log_likelihood",
+    "generation": "generation",
+    "pointwise": "answer_probability",
+}
+
 
 @dataclass(frozen=True)
 class RankSettings:
@@ -81,23 +87,30 @@ class _Answers:
 @stage(
     makes="listwise",
     needs=("data", "split", "lists", "tuned"),
-    uses=("rank", *USES),
+    uses=(
+        "rank.length",
+        "rank.chunk",
+        "rank.listwise",
+        "rank.named",
+        "rank.order",
+        "rank.batch_size",
+        *USES,
+    ),
     when=("protocol.task", "ranking"),
 )
 def rank_lists(
     run: StageRun, data: Artifact, split: Artifact, lists: Artifact, tuned: Artifact
 ) -> Mapping[str, Any]:
     """Listwise: the LLM is shown a list and ranks it."""
-    settings = build(RankSettings, run["rank"], "rank")
-    if settings.listwise is None:
+    if run["rank.listwise"] is None:
         return {"did": "nothing: rank.listwise is null"}
-    return _rank(run, data, split, lists, tuned, "listwise", settings)
+    return _rank(run, data, split, lists, tuned, "listwise")
 
 
 @stage(
     makes="pointwise",
     needs=("data", "split", "lists", "tuned"),
-    uses=("rank", *USES),
+    uses=("rank.length", "rank.batch_size", *USES),
     when=("rank.pointwise", True),
 )
 def rank_items(
@@ -106,18 +119,11 @@ def rank_items(
     """Pointwise: the LLM is asked about each item alone; the surer its yes, the better the item's position."""
     if lists is None:
         return {"did": "nothing: ratings are predicted, not lists"}
-    settings = build(RankSettings, run["rank"], "rank")
-    return _rank(run, data, split, lists, tuned, "pointwise", settings)
+    return _rank(run, data, split, lists, tuned, "pointwise")
 
 
 def _rank(
-    run: StageRun,
-    data: Artifact,
-    split: Artifact,
-    lists: Artifact,
-    tuned: Artifact,
-    way: str,
-    settings: RankSettings,
+    run: StageRun, data: Artifact, split: Artifact, lists: Artifact, tuned: Artifact, way: str
 ) -> dict[str, Any]:
     """Positions of the items of validation and test lists, written to `<way>.npz`."""
     augment = build(AugmentSettings, run["augment"], "augment")
@@ -127,23 +133,24 @@ def _rank(
     columns: dict[str, Any] = {}
     faults, answers = dict.fromkeys(FAULTS, 0), 0
     counts = [len(opened.phase(name)) for name in PHASES]
-    chunks = len(chunk_bounds(settings.length, settings.chunk)) if way == "listwise" else 1
+    length = run["rank.length"]
+    chunks = len(chunk_bounds(length, run["rank.chunk"])) if way == "listwise" else 1
     with run.progress(sum(counts) * chunks, "list") as ticker:
         for name in PHASES:
             phase, found = opened.phase(name), Lists.load(lists, name)
             shown = _shown(prompts, phase, found, augment)
-            one = _Ranker(run, prompts, settings, ticker, run.seed + PHASES.index(name))
-            result = getattr(one, way)(shown, found.items[:, : settings.length])
+            one = _Ranker(run, prompts, ticker, run.seed + PHASES.index(name))
+            result = getattr(one, way)(shown, found.items[:, :length])
             columns |= {f"{name}_positions": result.positions, f"{name}_scores": result.scores}
             answers += result.answers
             faults = {fault: count + result.faults.get(fault, 0) for fault, count in faults.items()}
     np.savez_compressed(run.folder / f"{way}.npz", **columns)
-    scoring = {"likelihood": "candidate_log_likelihood", "generation": "generation"}
+    kind = run["rank.listwise"] if way == "listwise" else way
     return {
-        "scoring": scoring[str(settings.listwise)] if way == "listwise" else "answer_probability",
+        "scoring": SCORINGS[kind],
         "faults": {fault: count / answers for fault, count in faults.items()} if answers else {},
         "llm_parameters": prompts.lm.parameters_total,
-        "did": f"{settings.length} items of {counts[-1]} test users {way}",
+        "did": f"{length} items of {counts[-1]} test users {way}",
     }
 
 
@@ -162,47 +169,42 @@ def _shown(prompts: RankingPrompts, phase: Phase, lists: Lists, augment: Augment
 class _Ranker:
     """Asks about the lists of one phase, chunk by chunk."""
 
-    def __init__(
-        self,
-        run: StageRun,
-        prompts: RankingPrompts,
-        settings: RankSettings,
-        ticker: Ticker,
-        seed: int,
-    ) -> None:
-        self.run, self.prompts, self.settings, self.ticker = run, prompts, settings, ticker
+    def __init__(self, run: StageRun, prompts: RankingPrompts, ticker: Ticker, seed: int) -> None:
+        self.run, self.prompts, self.ticker, self.batch = run, prompts, ticker, run["rank.batch_size"]
         self.generator = np.random.default_rng(seed)
 
     def listwise(self, shown: Shown, items: np.ndarray) -> _Answers:
         """Positions of items, `[U, k]`, in lists."""
         result = _Answers(np.zeros_like(items), np.zeros(items.shape), dict.fromkeys(FAULTS, 0))
-        for start, stop in chunk_bounds(items.shape[1], self.settings.chunk):
+        for start, stop in chunk_bounds(items.shape[1], self.run["rank.chunk"]):
             self._list_chunk(shown, items[:, start:stop], result, start, stop)
         return result
 
     def _list_chunk(self, shown: Shown, items: np.ndarray, result: _Answers, start: int, stop: int) -> None:
         order = np.tile(np.arange(items.shape[1]), (len(items), 1))  # [U, C]
-        if self.settings.order == "shuffled":
+        if self.run["rank.order"] == "shuffled":
             order = self.generator.permuted(order, axis=1)
         offered = np.take_along_axis(items, order, axis=1)
-        titles, count = self.prompts.titles, min(self.settings.named, items.shape[1])
+        titles, count = self.prompts.titles, min(self.run["rank.named"], items.shape[1])
         ids_of = self.prompts.lm.tokens.ids
         # No end token: more titles may follow the first.
         starts = [[ids_of(titles.quoted([item])) for item in row] for row in offered.tolist()]
         longest = [sum(sorted(map(len, row))[-count:]) + 2 * count for row in starts]
-        generates = self.settings.listwise == "generation"
+        generates = self.run["rank.listwise"] == "generation"
         room = max(longest) if generates else max(len(ids) for row in starts for ids in row)
         encoded = self.prompts.listwise(shown, offered, count, room)
         self.run.count(llm_tokens=tokens_of(encoded))
-        batch, lm = self.settings.batch_size, self.prompts.lm
+        lm = self.prompts.lm
         if generates:
             texts = title_prompt.generated_lists(
-                lm, encoded, longest, count, batch_size=batch, progress=self.ticker
+                lm, encoded, longest, count, batch_size=self.batch, progress=self.ticker
             )
             self.run.count(llm_tokens=sum(map(len, lm.tokens.ids_many(texts))))
             found = self._parsed(texts, offered, count, result)
         else:
-            logs = title_prompt.log_likelihoods(lm, encoded, starts, batch_size=batch, progress=self.ticker)
+            logs = title_prompt.log_likelihoods(
+                lm, encoded, starts, batch_size=self.batch, progress=self.ticker
+            )
             self.run.count(llm_tokens=sum(len(ids) for row in starts for ids in row))
             values = logs.double().numpy()
             found = _ranks(values)
@@ -224,7 +226,7 @@ class _Ranker:
         """Positions of items, `[U, k]`, each asked about alone."""
         answer = build(Answer, self.run["answer"], "answer")
         probabilities = np.zeros(items.shape)
-        for rows in np.array_split(np.arange(len(items)), -(-len(items) // self.settings.batch_size)):
+        for rows in np.array_split(np.arange(len(items)), -(-len(items) // self.batch)):
             part = Shown(*(None if each is None else each[rows] for each in vars(shown).values()))  # type: ignore[arg-type]
             encoded = self.prompts.pointwise(part.repeated(items.shape[1]), items[rows].reshape(-1))
             self.run.count(llm_tokens=tokens_of(encoded))

@@ -144,3 +144,11 @@ def test_the_loss_is_the_plain_cross_entropy_of_answer_tokens(lm, instructed):
         losses.append(functional.cross_entropy(logits[places], torch.tensor(answer), reduction="none"))
     assert float(loss) == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
     assert tokens == sum(map(len, answers)) - 5 + sum(len(prompt.ids) for prompt in encoded)
+
+
+def test_both_methods_share_what_is_tuned():
+    other = load_yaml(properties_folder() / "model" / "IFT.yaml")
+    for part in ("protocol", "llm", "prompt", "answer", "instructions", "tune", "lora", "rank"):
+        assert OWN[part] == other[part]
+    for part in ("prompt", "instructions", "tune", "rank"):
+        assert OWN["by_llm"]["tiny"][part] == other["by_llm"]["tiny"][part]
