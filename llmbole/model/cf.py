@@ -180,20 +180,23 @@ def train_backbone(
 
     trainer.fit(loader, session.loader("valid"), verbose=False, callback_fn=hear)
     best = trainer.load_best()
-    summary = {
-        "model": config["model"],
-        "training": training,
-        "epoch": best["epoch"] + 1,
-        "epochs": len(trainer.train_loss_dict),
-        "valid": best["result"],
-        "parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-    }
-    score = "" if best["score"] is None else f", validation {config['valid_metric']} {best['score']:.4f}"
-    summary["did"] = (
-        f"{config['model']} trained {training}, epoch {summary['epoch']} of {summary['epochs']} is best{score}"
-    )
+    summary = _summary(model, config, training, best, epochs=len(trainer.train_loss_dict))
     save_backbone(model, summary, folder)
     return summary
+
+
+def _summary(model: Any, config: Config, training: str, best: dict[str, Any], epochs: int) -> dict[str, Any]:  # noqa: ANN401
+    score = "" if best["score"] is None else f", validation {config['valid_metric']} {best['score']:.4f}"
+    epoch = best["epoch"] + 1
+    return {
+        "model": config["model"],
+        "training": training,
+        "epoch": epoch,
+        "epochs": epochs,
+        "valid": best["result"],
+        "parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        "did": f"{config['model']} trained {training}, epoch {epoch} of {epochs} is best{score}",
+    }
 
 
 def _learning(

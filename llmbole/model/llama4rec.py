@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from llmbole.data.split import PHASES
 from llmbole.model import (
     data_augmentation,
     instruction_tuning,
@@ -60,6 +59,7 @@ class Llama4Rec(LLMRecommender):
         makes="scores",
         needs=("data", "split", "lists", "listwise", "pointwise", "ratings", "predicted"),
         uses=("aggregate", "dataset.name", "protocol", "seed"),
+        phased=True,
     )
     def aggregate(
         run: StageRun,
@@ -76,7 +76,7 @@ class Llama4Rec(LLMRecommender):
         counts = reranking.training_counts(split)
         if lists is None:
             assert ratings is not None and predicted is not None  # the stages of the other task
-            known = {name: Ratings.load(ratings, name).values for name in PHASES}
+            known = {name: Ratings.load(ratings, name).values for name in reranking.phases_of(run)}
 
             def mixed(part: str, users: np.ndarray, llm: np.ndarray) -> np.ndarray:
                 return aggregate_ratings(llm, known[part], settings.weights(counts, users))

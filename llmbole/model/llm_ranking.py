@@ -23,7 +23,7 @@ from llmbole.model.instruction_tuning import USES, InstructionTuning, open_promp
 from llmbole.model.instructions import InstructionSettings
 from llmbole.model.llm_rating import rating_scale
 from llmbole.model.ranking_prompts import AugmentSettings, PromptSettings, RankingPrompts, Shown
-from llmbole.model.reranking import Lists
+from llmbole.model.reranking import Lists, phases_of
 from llmbole.model.session import no_leaks
 from llmbole.model.similar_users import shown_places
 from llmbole.model.vectors import vectors_of
@@ -97,6 +97,7 @@ class _Answers:
         *USES,
     ),
     when=("protocol.task", "ranking"),
+    phased=True,
 )
 def rank_lists(
     run: StageRun, data: Artifact, split: Artifact, lists: Artifact, tuned: Artifact
@@ -112,6 +113,7 @@ def rank_lists(
     needs=("data", "split", "lists", "tuned"),
     uses=("rank.length", "rank.batch_size", *USES),
     when=("rank.pointwise", True),
+    phased=True,
 )
 def rank_items(
     run: StageRun, data: Artifact, split: Artifact, lists: Artifact | None, tuned: Artifact
@@ -125,18 +127,18 @@ def rank_items(
 def _rank(
     run: StageRun, data: Artifact, split: Artifact, lists: Artifact, tuned: Artifact, way: str
 ) -> dict[str, Any]:
-    """Positions of the items of validation and test lists, written to `<way>.npz`."""
+    """Positions of the items of lists, written to `<way>.npz`."""
     augment = build(AugmentSettings, run["augment"], "augment")
     prompts = open_prompts(run, data, split, tuned, augment)
     opened = splits.load(split.folder)
     assert isinstance(opened, Split)  # lists are of rankings
     columns: dict[str, Any] = {}
     faults, answers = dict.fromkeys(FAULTS, 0), 0
-    counts = [len(opened.phase(name)) for name in PHASES]
+    counts = [len(opened.phase(name)) for name in phases_of(run)]
     length = run["rank.length"]
     chunks = len(chunk_bounds(length, run["rank.chunk"])) if way == "listwise" else 1
     with run.progress(sum(counts) * chunks, "list") as ticker:
-        for name in PHASES:
+        for name in phases_of(run):
             phase, found = opened.phase(name), Lists.load(lists, name)
             shown = _shown(prompts, phase, found, augment)
             one = _Ranker(run, prompts, ticker, run.seed + PHASES.index(name))
@@ -150,7 +152,7 @@ def _rank(
         "scoring": SCORINGS[kind],
         "faults": {fault: count / answers for fault, count in faults.items()} if answers else {},
         "llm_parameters": prompts.lm.parameters_total,
-        "did": f"{length} items of {counts[-1]} test users {way}",
+        "did": f"{length} items of {counts[-1]} {run.phase} users {way}",
     }
 
 

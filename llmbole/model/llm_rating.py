@@ -9,12 +9,11 @@ import numpy as np
 
 from llmbole.data import pair_leak, splits
 from llmbole.data.pairs import Pairs, PairSplit
-from llmbole.data.split import PHASES
 from llmbole.llm import title_prompt
 from llmbole.llm.title_prompt import tokens_of
 from llmbole.model.instruction_tuning import USES, open_prompts
 from llmbole.model.ranking_prompts import AugmentSettings, RankingPrompts, Shown
-from llmbole.model.reranking import PREDICTED, Ratings
+from llmbole.model.reranking import PREDICTED, Ratings, phases_of
 from llmbole.model.session import no_leaks
 from llmbole.model.similar_users import shown_places
 from llmbole.pipeline.run import StageRun
@@ -28,6 +27,7 @@ from llmbole.settings import SettingsError, build
     needs=("data", "split", "ratings", "tuned"),
     uses=("rank.batch_size", *USES),
     when=("protocol.task", "rating"),
+    phased=True,
 )
 def predict_ratings(
     run: StageRun, data: Artifact, split: Artifact, ratings: Artifact, tuned: Artifact
@@ -39,7 +39,7 @@ def predict_ratings(
     opened = splits.load(split.folder)
     assert isinstance(opened, PairSplit)  # ratings are of rows
     answers = [prompts.titles.answer_ids(f"{value:g}") for value in scale]
-    parts = [opened.part(name) for name in PHASES]
+    parts = [opened.part(name) for name in phases_of(run)]
     columns: dict[str, Any] = {}
     with run.progress(sum(map(len, parts)), "row") as ticker:
         for part in parts:
@@ -51,11 +51,11 @@ def predict_ratings(
             columns[f"{part.name}_values"] = title_prompt.expected_values(logs, scale)
             columns[f"{part.name}_logs"] = logs.numpy()
     np.savez_compressed(run.folder / PREDICTED, **columns)
-    mean = columns["test_values"].mean()
+    mean = columns[f"{run.phase}_values"].mean()
     return {
         "scoring": "expected_rating",
         "llm_parameters": prompts.lm.parameters_total,
-        "did": f"ratings of {len(parts[-1])} test rows, {mean:.2f} on average",
+        "did": f"ratings of {len(parts[-1])} {run.phase} rows, {mean:.2f} on average",
     }
 
 

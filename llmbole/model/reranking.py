@@ -68,11 +68,12 @@ class Ratings:
     needs=("data", "split", "backbone", "augmented_backbone"),
     uses=("dataset.name", "protocol", "backbone", "rank.length", "seed"),
     when=("protocol.task", "ranking"),
+    phased=True,
 )
 def list_best(
     run: StageRun, data: Artifact, split: Artifact, backbone: Artifact, augmented_backbone: Artifact | None
 ) -> Mapping[str, Any]:
-    """The conventional model's best items for validation and test users, and who is most like them."""
+    """The conventional model's best items for the users of `phases_of`, and who is most like them."""
     opened = stages.open_backbone(run, data, split, augmented_backbone or backbone)
     session = opened.session
     count = max(run["rank.length"], *session.protocol.topk)
@@ -80,7 +81,7 @@ def list_best(
     vectors = similar_users.user_table(opened, sequences)
     columns: dict[str, Any] = {}
     recall = {}
-    for name in PHASES:
+    for name in phases_of(run):
         phase = session.ranking_split.phase(name)
         items, scores = best_items(opened.model, session, phase, count)
         similar, cosines = similar_users.similar_before(vectors, sequences, phase.positions)
@@ -96,8 +97,8 @@ def list_best(
     np.savez_compressed(run.folder / LISTS, **columns)
     return {
         "recall": recall,
-        "did": f"{count} items for {len(columns['test_users'])} test users, the first {run['rank.length']} hold "
-        f"{recall['test']:.4f} of their targets",
+        "did": f"{count} items for {len(columns[f'{run.phase}_users'])} {run.phase} users, the first "
+        f"{run['rank.length']} hold {recall[run.phase]:.4f} of their targets",
     }
 
 
@@ -106,22 +107,28 @@ def list_best(
     needs=("data", "split", "backbone"),
     uses=("dataset.name", "protocol", "backbone", "seed"),
     when=("protocol.task", "rating"),
+    phased=True,
 )
 def rate_rows(run: StageRun, data: Artifact, split: Artifact, backbone: Artifact) -> Mapping[str, Any]:
-    """The conventional model's ratings of validation and test rows, and who is most like their users."""
+    """The conventional model's ratings of the rows of `phases_of`, and who is most like their users."""
     opened = stages.open_backbone(run, data, split, backbone)
     session = opened.session
     assert isinstance(session.split, PairSplit)  # ratings are of rows
     sequences = Sequences.of(session.split)
     vectors = similar_users.user_table(opened, sequences)
     columns: dict[str, Any] = {}
-    for name in PHASES:
+    for name in phases_of(run):
         part = session.split.part(name)
         similar, cosines = similar_users.similar_before(vectors, sequences, part.positions)
         found = {"values": _predictions(opened, name), "similar": similar, "cosines": cosines}
         columns |= {f"{name}_{key}": column for key, column in found.items()}
     np.savez_compressed(run.folder / RATINGS, **columns)
-    return {"did": f"ratings of {len(columns['test_values'])} test rows"}
+    return {"did": f"ratings of {len(columns[f'{run.phase}_values'])} {run.phase} rows"}
+
+
+def phases_of(run: StageRun) -> tuple[str, ...]:
+    """Whose lists or rows are asked about: validation, which chooses between ways of asking, and what is scored."""
+    return tuple(name for name in PHASES if name in ("valid", run.phase))
 
 
 @torch.inference_mode()
@@ -204,7 +211,7 @@ def score_lists(
     ways: Mapping[str, Artifact],
     combine: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> dict[str, Any]:
-    """Test scores of the conventional model's lists, put in another order; of several ways the best on validation.
+    """Scores of the conventional model's lists, put in another order; of several ways the best on validation.
 
     Args:
         run: The stage; it must declare `protocol`, `dataset.name` and `seed`.
@@ -230,8 +237,8 @@ def score_lists(
 
     valid = {way: evaluate_lists(session, *ranked(way, "valid"))[1][chosen] for way in ways}
     way = max(valid, key=lambda name: valid[name])
-    evaluator, _ = evaluate_lists(session, *ranked(way, "test"))
-    recall = float(lists.summary["recall"]["test"])  # no order of the lists can do better
+    evaluator, _ = evaluate_lists(session, *ranked(way, run.phase))
+    recall = float(lists.summary["recall"][run.phase])  # no order of the lists can do better
     saved = evaluation.save_scores(run, session, evaluator.users, evaluator.per_user)
     metric, value = next(iter(saved["metrics"].items()))
     extra: dict[str, Any] = {"users": len(evaluator.users), "way": way, "recall": recall}
@@ -255,7 +262,7 @@ def score_ratings(
     predicted: Artifact,
     combine: Callable[[str, np.ndarray, np.ndarray], np.ndarray],
 ) -> dict[str, Any]:
-    """Test scores of ratings, and what they reach on validation rows.
+    """Scores of ratings, and what they reach on validation rows.
 
     Args:
         run: The stage; it must declare `protocol`, `dataset.name` and `seed`.
@@ -271,12 +278,12 @@ def score_ratings(
     session = open_session(run, data, split, method)
     assert isinstance(session.split, PairSplit)  # ratings are of rows
     results = {}
-    for name in PHASES:
+    for name in phases_of(run):
         part = session.split.part(name)
         with np.load(predicted.folder / PREDICTED, allow_pickle=False) as stored:
             values = combine(name, part.users, stored[f"{name}_values"])
         evaluator, results[name] = evaluate_ratings(session, part, values)
-    saved = evaluation.save_rows(run, session, evaluator, results["test"])  # the last of the phases
+    saved = evaluation.save_rows(run, session, evaluator, results[run.phase])  # the last of the phases
     metric, value = next(iter(saved["metrics"].items()))
     chosen = session.protocol.selection
     valid = session.protocol.public_names(results["valid"])[chosen]

@@ -75,6 +75,7 @@ class IFT(LLMRecommender):
         makes="scores",
         needs=("data", "split", "lists", "listwise", "pointwise", "predicted"),
         uses=("dataset.name", "protocol", "seed"),
+        phased=True,
     )
     def score(
         run: StageRun,
@@ -85,7 +86,7 @@ class IFT(LLMRecommender):
         pointwise: Artifact | None,
         predicted: Artifact | None,
     ) -> Mapping[str, Any]:
-        """Test scores of what the LLM said."""
+        """Scores of what the LLM said."""
         if lists is None:
             assert predicted is not None  # the stage of the other task
             return reranking.score_ratings(run, IFT, data, split, predicted, lambda part, users, llm: llm)
