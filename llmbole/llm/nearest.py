@@ -8,6 +8,7 @@ from typing import Any, Literal
 import faiss
 import numpy as np
 
+_FAISS: Any = faiss  # its types lack some of its names
 FIRST_WIDTH = 64
 WIDEST = 1024  # neighbours asked of the index before a query's earlier vectors are gone through one by one
 SCORES_PER_CHUNK = 4_000_000
@@ -92,7 +93,7 @@ class EarlierNeighbours:
         index: Any = self._index
         parameters: Any = None
         if self.kind == "hnsw":
-            parameters = faiss.SearchParametersHNSW()
+            parameters = _FAISS.SearchParametersHNSW()
             parameters.efSearch = width
         elif self.kind == "ivf":
             parameters = faiss.SearchParametersIVF()
