@@ -180,7 +180,7 @@ class LocalEngine:
         self.lm, self.max_new_tokens, self.repetition_penalty = lm, max_new_tokens, repetition_penalty
         self.tokens = 0
         self._before, self._after = _frame(lm)
-        self.identity = {
+        self.identity: Mapping[str, Any] = {
             "engine": "local",
             "model": dict(model),
             "max_new_tokens": max_new_tokens,

@@ -302,18 +302,24 @@ def _write_answers(path: Path, texts: list[str]) -> None:
 
 
 @torch.inference_mode()
-def score_conventional(run: StageRun, model: Any, session: Session) -> dict[str, Any]:  # noqa: ANN401 - a RecBole model
+def score_conventional(
+    run: StageRun,
+    model: Any,  # noqa: ANN401 - a RecBole model
+    session: Session,
+    loader: Any = None,  # noqa: ANN401 - RecBole's or this project's loader
+) -> dict[str, Any]:
     """Scores of a phase by a conventional model.
 
     Args:
         run: The stage.
         model: A trained RecBole model.
         session: Its settings and data.
+        loader: The test rows, if not as the session has them.
 
     Returns:
         The stage's summary.
     """
-    loader = session.loader(run.phase)
+    loader = session.loader(run.phase) if loader is None else loader
     trainer = Trainer(session.config, model, workspace=run.workspace)
     trainer.eval_collector.data_collect(loader)
     result = trainer.evaluate(loader)

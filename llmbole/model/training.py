@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from llmbole.pipeline.store import Artifact
 from llmbole.trainer.batches import Batches
 from llmbole.trainer.trainer import Trainer
 from recbole.utils import init_seed
+
+if TYPE_CHECKING:
+    from llmbole.model.session import Session
 
 WEIGHTS = "weights"
 
@@ -169,4 +172,46 @@ def fit(
         "trainable_parameters": parameters,
         "loss": mean_loss,
         "did": did,
+    }
+
+
+def fit_rows(
+    run: StageRun, session: Session, model: LLMRecommender, loaders: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Train a model on labelled rows as conventional models are trained: RecBole's settings, the best epoch is kept.
+
+    What was learned goes to `weights.safetensors` in the stage's folder.
+
+    Args:
+        run: The stage.
+        session: Settings and data; the settings are those of the conventional model in it.
+        model: The model.
+        loaders: Batches of `train` and `valid`.
+
+    Returns:
+        A summary: best epoch (from 1), epochs, validation metrics, trainable parameters, what was done.
+    """
+    config = session.config
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    with run.progress(int(config["epochs"]), "epoch") as ticker:
+        trainer = Trainer(config, model, workspace=run.workspace)
+        if trainer.resume():
+            ticker(trainer.start_epoch)
+        trainer.fit(
+            loaders["train"],
+            loaders["valid"],
+            verbose=False,
+            callback_fn=lambda epoch, score: ticker(trainer.eval_step),
+        )
+    best = trainer.load_best()
+    save_tensors(run.folder / f"{WEIGHTS}.safetensors", model.state_dict())
+    run.count(trainable_parameters=parameters)
+    epochs = len(trainer.train_loss_dict)
+    return {
+        "epoch": best["epoch"] + 1,
+        "epochs": epochs,
+        "valid": best["result"],
+        "trainable_parameters": parameters,
+        "did": f"{parameters:,} parameters, epoch {best['epoch'] + 1} of {epochs} is best, "
+        f"validation {config['valid_metric']} {best['score']:.4f}",
     }

@@ -38,6 +38,7 @@ def choose(rows, chosen, **changes):
 
 def plain(rows, chosen, row, count, balanced):
     """The definition, for one row, as a set."""
+
     def vector(number):
         items = [item for item in rows.histories(np.array([number]), 2)[0] if item]
         parts = [np.mean([rows.vectors[item] for item in items], axis=0) if items else np.zeros(5)]
@@ -104,7 +105,9 @@ def test_similarity_is_half_of_the_history_and_half_of_the_item():
     full = [row for row in range(6) if (rows.histories(np.arange(6), 3)[row] > 0).any()]
     for a in full:
         for b in full:
-            means = [rows.vectors[[i for i in rows.histories(np.arange(6), 3)[r] if i]].mean(0) for r in (a, b)]
+            means = [
+                rows.vectors[[i for i in rows.histories(np.arange(6), 3)[r] if i]].mean(0) for r in (a, b)
+            ]
             targets = [rows.vectors[rows.items[r]] for r in (a, b)]
             cosines = [x @ y / np.linalg.norm(x) / np.linalg.norm(y) for x, y in (means, targets)]
             assert vectors[a] @ vectors[b] == pytest.approx(sum(cosines) / 2, abs=1e-5)

@@ -1,0 +1,319 @@
+"""LLM-CF: an LLM's reasoning about training rows, distilled into a conventional model as an in-context feature.
+
+Sun et al., Large Language Models Enhanced Collaborative Filtering, CIKM 2024. Offline an LLM writes chains of thought
+for a sample of training rows, the in-context data set M. Online a small decoder, the in-context module, reads for each
+row the K most similar of them, and its last hidden state is one more feature of the conventional model. No LLM is
+loaded online.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmbole.data import splits
+from llmbole.data.numbered import ROW, NumberedRows, as_tensors, loaders
+from llmbole.data.pairs import PairSplit
+from llmbole.data.text import ItemText
+from llmbole.llm import backbone as language_models
+from llmbole.model import evaluation, examples, extra_feature, stages, training, written
+from llmbole.model.base import LLMRecommender
+from llmbole.model.examples import ExampleSettings
+from llmbole.model.in_context import Examples, InContext, InContextSettings, ItemTables, label_table
+from llmbole.model.session import Session, no_leaks, open_session
+from llmbole.pipeline.run import StageRun
+from llmbole.pipeline.stage import stage
+from llmbole.pipeline.store import Artifact
+from llmbole.registry import register_model
+from llmbole.settings import SettingsError, build, part_problems
+
+SLOTS = ("history", "target", "decision")
+
+
+@dataclass(frozen=True)
+class ReasoningSettings(written.WritingSettings):
+    """The in-context data set: which rows it holds, and what the LLM is asked about them.
+
+    Attributes:
+        share: Of the training rows.
+        text: The prompt.
+        decisions: What the user did, for labels 0 and 1.
+        listed: How items are listed in the prompt.
+    """
+
+    share: float
+    text: str
+    decisions: tuple[str, str]
+    listed: written.ListSettings
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share = {self.share}: must be above 0 and at most 1")
+        written.check_slots(self.text, SLOTS)
+
+
+class Checks:
+    """Settings of both halves, and a backbone with a place for one more feature."""
+
+    parts: Mapping[str, type] = {
+        "reasoning": ReasoningSettings,
+        "examples": ExampleSettings,
+        "in_context": InContextSettings,
+    }
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse wrong settings before any work.
+
+        Args:
+            settings: The run's settings.
+
+        Raises:
+            SettingsError: Something is wrong, or the backbone does not fit.
+        """
+        problems = part_problems(cls.parts, settings)
+        if problems:
+            raise SettingsError("\n".join(problems))
+        extra_feature.check_backbone(settings["backbone"]["name"])
+
+
+@register_model("LLMCF")
+class LLMCF(LLMRecommender):
+    """A conventional model and the in-context module, trained together.
+
+    Args:
+        conventional: A RecBole model that reads the extra feature.
+        in_context: The in-context module.
+        rows: All rows under one numbering.
+        shown: Examples of each row, -1 for none. Shape `[R, K]`.
+    """
+
+    protocols = ("loo_ctr", "unified_ctr", "temporal_ratio")
+    settings_class = Checks
+    goals = ("backbone_scores", "scores")
+
+    data = stages.prepare_data
+    split = stages.freeze_split
+    backbone = stages.train_backbone  # the base model, by itself
+    backbone_scores = stages.score_backbone
+
+    def __init__(
+        self,
+        conventional: Any,  # noqa: ANN401 - a RecBole model
+        in_context: InContext,
+        rows: NumberedRows,
+        shown: np.ndarray,
+    ) -> None:
+        super().__init__()
+        self.conventional, self.in_context, self.rows, self.shown = conventional, in_context, rows, shown
+        self.device = conventional.device
+        in_context.to(self.device)
+
+    @stage(makes="item_text", needs=("data", "split"), uses=("dataset.name", "text_encoder", "item_text"))
+    def encode_items(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
+        """Vectors of the items' text, by the text encoder as it comes."""
+        texts = stages.item_texts(data, split, run["item_text"])
+        vectors = written.encode_texts(run, texts)
+        training.save_tensors(run.folder / "text.safetensors", {"text": torch.from_numpy(vectors)})
+        return {"did": f"{len(texts) - 1} texts, width {vectors.shape[1]}"}
+
+    @stage(
+        makes="reasoning",
+        needs=("data", "split"),
+        uses=("reasoning", "llm", "dataset", "seed"),
+    )
+    def reason(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
+        """Chains of thought of sampled training rows: c_i = LLM(P(x_i, y_i))."""
+        settings = build(ReasoningSettings, run["reasoning"], "reasoning")
+        rows, own = numbered(split), np.random.default_rng(run.seed)
+        train = rows.numbers("train")
+        size = max(1, round(settings.share * len(train)))
+        numbers = np.sort(own.choice(train, size, replace=False))
+        names = written.item_names(data, split, settings.listed)
+        prompts = written.row_prompts(
+            settings.text, settings.listed, names, rows, numbers, run["dataset"]["words"], settings.decisions
+        )
+        lm = language_models.load(stages.llm_spec(run), stages.device(run)).freeze()
+        found = written.write_texts(run, lm, run["llm"], settings, prompts)
+        entries = [
+            {"row": int(number), "text": text} for number, text in zip(numbers, found.texts, strict=True)
+        ]
+        written.save_texts(run.folder / written.TEXTS, entries)
+        did = f"{len(numbers)} rows, {found.distinct} distinct prompts, {found.empty} empty answers"
+        return {
+            "rows": len(numbers),
+            "distinct": found.distinct,
+            "empty": found.empty,
+            "llm_parameters": lm.parameters_total,
+            "did": did,
+        }
+
+    @stage(makes="reasoning_vectors", needs=("reasoning",), uses=("text_encoder",))
+    def encode_reasoning(run: StageRun, reasoning: Artifact) -> Mapping[str, Any]:
+        """Vectors of the chains of thought; rows whose answer is empty are no examples."""
+        entries = [entry for entry in written.load_texts(reasoning) if entry["text"]]
+        if not entries:
+            raise ValueError("the LLM answered every prompt with nothing; choose another prompt or LLM")
+        vectors = written.encode_texts(run, [entry["text"] for entry in entries])
+        tensors = {
+            "vectors": torch.from_numpy(vectors),
+            "rows": torch.tensor([entry["row"] for entry in entries]),
+        }
+        training.save_tensors(run.folder / "reasoning.safetensors", tensors)
+        return {"did": f"{len(entries)} texts, width {vectors.shape[1]}"}
+
+    @stage(
+        makes="shown",
+        needs=("split", "item_text", "reasoning_vectors"),
+        uses=("examples", "seed"),
+    )
+    def retrieve(
+        run: StageRun, split: Artifact, item_text: Artifact, reasoning_vectors: Artifact
+    ) -> Mapping[str, Any]:
+        """The examples of every row, checked to be of its past."""
+        settings = build(ExampleSettings, run["examples"], "examples")
+        rows = numbered(split)
+        chosen = training.load_tensors(reasoning_vectors, "reasoning")["rows"].numpy()
+        text = training.load_tensors(item_text, "text")["text"].numpy()
+        with run.progress(len(rows), "row") as ticker:
+            shown = examples.retrieve(rows, chosen, text, settings, run.seed, ticker)
+        owners, places = np.nonzero(shown >= 0)
+        no_leaks(rows.check_shown(owners, chosen[shown[owners, places]]))
+        tensors = {"shown": torch.from_numpy(shown.astype(np.int32))}
+        training.save_tensors(run.folder / "shown.safetensors", tensors)
+        counts = {
+            part: round(float((shown[rows.numbers(part)] >= 0).sum(1).mean()), 3) for part in rows.firsts
+        }
+        listed = ", ".join(f"{value:.2f} a row of {part}" for part, value in counts.items())
+        return {"examples": counts, "did": f"of {len(chosen)} examples {listed}"}
+
+    @stage(
+        makes="online",
+        needs=("data", "split", "item_text", "reasoning_vectors", "shown"),
+        uses=("in_context", "backbone", "dataset.name", "protocol", "seed"),
+    )
+    def train_online(
+        run: StageRun,
+        data: Artifact,
+        split: Artifact,
+        item_text: Artifact,
+        reasoning_vectors: Artifact,
+        shown: Artifact,
+    ) -> Mapping[str, Any]:
+        """Train the backbone with the in-context module; nothing is generated, encoded or searched."""
+        training.seed_everything(run.seed)
+        model, session = LLMCF.assemble(run, data, split, item_text, reasoning_vectors, shown)
+        return training.fit_rows(run, session, model, loaders(session.config, session.parts, model.rows))
+
+    @stage(
+        makes="scores",
+        needs=("data", "split", "item_text", "reasoning", "reasoning_vectors", "shown", "online"),
+        uses=("in_context", "backbone", "dataset.name", "protocol", "seed"),
+    )
+    def score(
+        run: StageRun,
+        data: Artifact,
+        split: Artifact,
+        item_text: Artifact,
+        reasoning: Artifact,
+        reasoning_vectors: Artifact,
+        shown: Artifact,
+        online: Artifact,
+    ) -> Mapping[str, Any]:
+        """Probabilities of the test rows."""
+        model, session = LLMCF.assemble(run, data, split, item_text, reasoning_vectors, shown)
+        training.load_weights(model, online)
+        test = loaders(session.config, session.parts, model.rows)["test"]
+        scored = evaluation.score_conventional(run, model.eval(), session, test)
+        return {**scored, "llm_parameters": reasoning.summary["llm_parameters"]}
+
+    @staticmethod
+    def assemble(
+        run: StageRun,
+        data: Artifact,
+        split: Artifact,
+        item_text: Artifact,
+        reasoning_vectors: Artifact,
+        shown: Artifact,
+    ) -> tuple[LLMCF, Session]:
+        """The model before training, and the settings and data of its backbone."""
+        settings = build(InContextSettings, run["in_context"], "in_context")
+        name, own = stages.backbone_settings(run)
+        session = open_session(run, data, split, name, own)
+        rows = numbered(split)
+        text = training.load_tensors(item_text, "text")["text"]
+        reasoning = training.load_tensors(reasoning_vectors, "reasoning")
+        chosen = reasoning["rows"].numpy()
+        columns = (rows.users[chosen], rows.items[chosen], rows.histories(chosen, settings.history))
+        users, shown_items, histories, given = as_tensors(*columns, rows.labels[chosen])
+        found = Examples(users, shown_items, histories, given, reasoning["vectors"])
+        items = ItemText.load(data.folder, rows.split.item_tokens)
+        found_labels = (label_table(items.categories), label_table([(each,) for each in items.brand]))
+        tables = ItemTables(text, tuple(each for each in found_labels if bool(each.any())))
+        in_context = InContext(rows.split.n_users, tables, found, settings)
+        conventional = extra_feature.make(session, settings.width)
+        table = training.load_tensors(shown, "shown")["shown"].numpy()
+        return LLMCF(conventional, in_context, rows, table), session
+
+    def calculate_loss(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
+        """L = L_o + alpha L_r: the backbone's loss, and the weighted reconstruction loss.
+
+        Args:
+            interaction: `row_number [B]`, and what the backbone reads.
+
+        Returns:
+            A scalar.
+        """
+        reconstruction = self._add_feature(interaction)
+        loss: Tensor = self.conventional.calculate_loss(interaction)
+        return loss + self.in_context.settings.reconstruction * reconstruction
+
+    def predict(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
+        """Probabilities of rows. Shape `[B]`."""
+        self._add_feature(interaction)
+        scores: Tensor = self.conventional.predict(interaction)
+        return scores
+
+    def _add_feature(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
+        """Give a batch its collaborative features w; the reconstruction loss, a scalar."""
+        numbers = interaction[ROW].cpu().numpy()
+        columns = as_tensors(
+            self.rows.users[numbers],
+            self.rows.items[numbers],
+            self.rows.histories(numbers, self.in_context.settings.history),
+            self.shown[numbers],
+        )
+        feature, reconstruction = self.in_context(*(column.to(self.device) for column in columns))
+        interaction[extra_feature.EXTRA] = feature[:, None]  # [B, 1, width]
+        found: Tensor = reconstruction
+        return found
+
+
+def numbered(split: Artifact) -> NumberedRows:
+    """The rows of a frozen split of labelled pairs."""
+    opened = splits.load(split.folder)
+    assert isinstance(opened, PairSplit)  # the protocols of this method label pairs
+    return NumberedRows(opened)
+
+
+# Departures from the paper and its code:
+# - an example is strictly earlier than the row that is shown it, whoever's row it is; the code lets other users' future
+#   through, and shows sampled training rows themselves, label included;
+# - where the past holds too few examples of one label, as few of the other are shown; the code makes no row of it;
+# - similarity is half the cosine of the histories' mean text vectors and half that of the items', as in the code, by
+#   faiss: exact up to a size, above it approximate, and exact again for rows to which an approximate search does not
+#   bring enough;
+# - greedy answers, one a row; the code samples three of a beam and keeps the best by four scores that are not in the
+#   paper;
+# - the prompts are this project's own, with the same parts: the user, the item, how they go together, what else;
+# - one loss of reconstruction for each row that has an example, averaged over these rows; a mean in place of the
+#   decoder has none, as in the code;
+# - the conventional model reads all fields that RecBole gives it, and the feature as one more embedded field; DIN's
+#   MLP reads it behind its own input;
+# - the LLM is asked as it comes, or as it was tuned elsewhere: no RecGen is tuned here, and there is no retrieval task.
