@@ -179,7 +179,7 @@ class LocalEngine:
     ) -> None:
         self.lm, self.max_new_tokens, self.repetition_penalty = lm, max_new_tokens, repetition_penalty
         self.tokens = 0
-        self._before, self._after = _frame(lm)
+        self._before, self._after = frame(lm)
         self.identity: Mapping[str, Any] = {
             "engine": "local",
             "model": dict(model),
@@ -221,8 +221,18 @@ class LocalEngine:
             )
 
 
-def _frame(lm: LanguageModel) -> tuple[list[int], list[int]]:
-    """Token ids before and after a prompt: those of the chat template, or the begin token alone."""
+def frame(lm: LanguageModel) -> tuple[list[int], list[int]]:
+    """Token ids before and after a prompt: those of the model's chat template, or the begin token alone.
+
+    Args:
+        lm: The language model.
+
+    Returns:
+        Both.
+
+    Raises:
+        ValueError: The template leaves out what the user says.
+    """
     if not lm.tokenizer.chat_template:
         return ([] if lm.tokens.bos_id is None else [lm.tokens.bos_id]), []
     chat = [{"role": "user", "content": PLACE}]
