@@ -20,14 +20,14 @@ from llmbole.data import splits
 from llmbole.data.numbered import ROW, NumberedRows, as_tensors, loaders
 from llmbole.data.pairs import PairSplit
 from llmbole.data.text import ItemText
-from llmbole.llm import backbone as language_models
-from llmbole.model import evaluation, examples, extra_feature, stages, training, written
+from llmbole.model import evaluation, examples, extra_feature, recgen, stages, training, written
 from llmbole.model.base import LLMRecommender
 from llmbole.model.examples import ExampleSettings
 from llmbole.model.in_context import Examples, InContext, InContextSettings, ItemTables, label_table
+from llmbole.model.recgen import RecGenSettings, open_llm
 from llmbole.model.session import Session, no_leaks, open_session
 from llmbole.pipeline.run import StageRun
-from llmbole.pipeline.stage import stage
+from llmbole.pipeline.stage import SET, stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
 from llmbole.settings import SettingsError, build, part_problems
@@ -62,6 +62,7 @@ class Checks:
     """Settings of both halves, and a backbone with a place for one more feature."""
 
     parts: Mapping[str, type] = {
+        "recgen": RecGenSettings,
         "reasoning": ReasoningSettings,
         "examples": ExampleSettings,
         "in_context": InContextSettings,
@@ -124,11 +125,21 @@ class LLMCF(LLMRecommender):
         return {"did": f"{len(texts) - 1} texts, width {vectors.shape[1]}"}
 
     @stage(
-        makes="reasoning",
+        makes="recgen",
         needs=("data", "split"),
-        uses=("reasoning", "llm", "dataset", "seed"),
+        uses=("recgen", "llm", "dataset", "seed"),
+        when=("recgen.variant", SET),
     )
-    def reason(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
+    def tune_recgen(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
+        """Tune the LLM on recommendations, and on general instructions."""
+        return recgen.tune_recgen(run, data, split, numbered(split))
+
+    @stage(
+        makes="reasoning",
+        needs=("data", "split", "recgen"),
+        uses=("reasoning", "recgen", "llm", "dataset", "seed"),
+    )
+    def reason(run: StageRun, data: Artifact, split: Artifact, recgen: Artifact | None) -> Mapping[str, Any]:
         """Chains of thought of sampled training rows: c_i = LLM(P(x_i, y_i))."""
         settings = build(ReasoningSettings, run["reasoning"], "reasoning")
         rows, own = numbered(split), np.random.default_rng(run.seed)
@@ -139,8 +150,8 @@ class LLMCF(LLMRecommender):
         prompts = written.row_prompts(
             settings.text, settings.listed, names, rows, numbers, run["dataset"]["words"], settings.decisions
         )
-        lm = language_models.load(stages.llm_spec(run), stages.device(run)).freeze()
-        found = written.write_texts(run, lm, run["llm"], settings, prompts)
+        lm, model = open_llm(run, recgen)
+        found = written.write_texts(run, lm, model, settings, prompts)
         entries = [
             {"row": int(number), "text": text} for number, text in zip(numbers, found.texts, strict=True)
         ]
@@ -316,4 +327,4 @@ def numbered(split: Artifact) -> NumberedRows:
 #   decoder has none, as in the code;
 # - the conventional model reads all fields that RecBole gives it, and the feature as one more embedded field; DIN's
 #   MLP reads it behind its own input;
-# - the LLM is asked as it comes, or as it was tuned elsewhere: no RecGen is tuned here, and there is no retrieval task.
+# - RecGen's tuning has no variants Half and R3F, and there is no retrieval task.

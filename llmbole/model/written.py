@@ -118,18 +118,18 @@ def row_prompts(
     rows: NumberedRows,
     numbers: np.ndarray,
     words: Mapping[str, str],
-    decisions: tuple[str, str],
+    decisions: tuple[str, str] | None = None,
 ) -> list[str]:
-    """A prompt for each row: its history, its item, and what the user decided.
+    """A prompt for each row: its history, its item, and, if it may know, what the user decided.
 
     Args:
-        template: The prompt, with `{history}`, `{target}`, `{decision}` and words of the data set.
+        template: The prompt, with `{history}`, `{target}`, words of the data set, and maybe `{decision}`.
         settings: How items are listed.
         names: Items as prompts name them.
         rows: All rows.
         numbers: Which rows. Shape `[n]`.
         words: What items are called in this data set.
-        decisions: Words for labels 0 and 1.
+        decisions: Words for labels 0 and 1; `None` keeps the label out of the prompt.
 
     Returns:
         The prompts.
@@ -140,7 +140,7 @@ def row_prompts(
             **words,
             history=settings.write(history, names),
             target=names[rows.items[number]],
-            decision=decisions[int(rows.labels[number])],
+            **({} if decisions is None else {"decision": decisions[int(rows.labels[number])]}),
         )
         for number, history in zip(numbers, histories, strict=True)
     ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
+import torch
 
 from llmbole.api import plan
 from llmbole.llm import backbone as language_models
 from llmbole.llm import encode, texts
+from llmbole.llm.identity import LLMSpec
 from llmbole.model import examples, training
 from llmbole.results import load
 from llmbole.settings import SettingsError
@@ -185,3 +188,61 @@ def test_a_second_weight_of_the_reconstruction_generates_nothing(short, raw_slic
 def test_wrong_settings_are_refused_before_any_work(short, settings, message):
     with pytest.raises(SettingsError, match=message):
         short(settings)
+
+
+TUNING = {
+    "recgen.rows": 24,
+    "recgen.steps": 2,
+    "recgen.batch_size": 4,
+    "recgen.check_every": 1,
+    "recgen.learning_rate": 0.05,
+}
+CHEAP = {"in_context.pooling": "mean", "examples.count": 2}
+
+
+def learned(result):
+    return training.load_tensors(result.artifacts["recgen"], training.WEIGHTS)
+
+
+@pytest.mark.parametrize("variant", ["lora", "neft"])
+def test_a_tuned_llm_reasons_otherwise_and_is_itself_left_as_it_was(short, variant):
+    before = language_models.load(LLMSpec("tiny")).checksum()
+    result = short({**TUNING, **CHEAP, "recgen.variant": variant})
+    base = short(CHEAP)
+    assert "recgen" in result.artifacts and "recgen" not in base.artifacts
+    texts_of = [[entry["text"] for entry in entries(each)] for each in (result, base)]
+    assert texts_of[0] != texts_of[1]
+    updates = 4 * 2 * 8 * (128 + 256)  # layers, projections, rank
+    trained = result.record.cost["recgen"].trainable_parameters
+    assert trained == (updates if variant == "lora" else 1_581_696)
+    assert language_models.load(LLMSpec("tiny")).checksum() == before
+
+
+def test_an_ensemble_of_weights_lies_between_both(short):
+    found = {
+        share: learned(short({**TUNING, **CHEAP, "recgen.variant": "wise_ft", "recgen.ensemble": share}))
+        for share in (0.0, 0.6)
+    }
+    full = learned(short({**TUNING, **CHEAP, "recgen.variant": "full"}))
+    base = language_models.load(LLMSpec("tiny")).model.state_dict()
+    for name, value in found[0.6].items():
+        own = base[name.removeprefix("part.")]
+        torch.testing.assert_close(found[0.0][name], own)
+        torch.testing.assert_close(value, own + 0.6 * (full[name] - own), rtol=1e-4, atol=1e-6)
+
+
+def test_recgen_mixes_in_general_instructions_of_a_pinned_file(short, tmp_path):
+    path = tmp_path / "general.json"
+    rows = [{"instruction": f"Say {number}.", "input": "", "output": str(number)} for number in range(6)]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    own = {**TUNING, **CHEAP, "recgen.variant": "mixed", "recgen.general.file": str(path)}
+    with pytest.raises(SettingsError, match=r"general\.sha256 must be that of"):
+        short(own)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    result = short({**own, "recgen.general.sha256": digest})
+    summary = result.artifacts["recgen"].summary
+    assert (summary["recommendations"], summary["general"], summary["left_out"]) == (24, 6, 0)
+    with pytest.raises(SettingsError, match="mixed needs general instructions"):
+        short({**TUNING, "recgen.variant": "mixed"})
+    with pytest.raises(SettingsError, match="read by variant mixed alone"):
+        short({**own, "recgen.variant": "full"})
