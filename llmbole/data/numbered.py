@@ -12,6 +12,7 @@ from torch import Tensor
 from llmbole import compat
 from llmbole.config import Config
 from llmbole.data import pair_leak
+from llmbole.data.arrays import open_parts
 from llmbole.data.histories import newest
 from llmbole.data.pairs import PARTS, PairSplit
 from llmbole.data.split_dataset import PairDataset, PairLoader
@@ -24,7 +25,7 @@ ROW = "row_number"
 
 
 class NumberedRows:
-    """The rows of training, validation and test, counted from 0 in this order.
+    """The rows of training, validation and test, counted from 0 in this order; a sealed test is left out.
 
     Attributes:
         split: The frozen split.
@@ -38,11 +39,11 @@ class NumberedRows:
     """
 
     def __init__(self, split: PairSplit) -> None:
-        self.split = split
-        sizes = [len(split.part(name)) for name in PARTS]
-        self.firsts = dict(zip(PARTS, np.concatenate([[0], np.cumsum(sizes)]).tolist(), strict=False))
+        self.split, names = split, open_parts(PARTS)
+        sizes = [len(split.part(name)) for name in names]
+        self.firsts = dict(zip(names, np.concatenate([[0], np.cumsum(sizes)]).tolist(), strict=False))
         columns = {
-            name: np.concatenate([split.parts[part][name] for part in PARTS])
+            name: np.concatenate([split.parts[part][name] for part in names])
             for name in ("positions", "items", "labels")
         }
         self.positions, self.items, self.labels = columns["positions"], columns["items"], columns["labels"]
@@ -88,7 +89,7 @@ class NumberedRows:
             Problems, one sentence for each kind and part; empty if all that is shown is of the past.
         """
         problems = []
-        for part in PARTS:
+        for part in self.firsts:
             own = self.numbers(part)
             here = (numbers >= own[0]) & (numbers <= own[-1])
             rows = numbers[here] - own[0]
@@ -117,9 +118,9 @@ class NumberedLoader(PairLoader):
         super().__init__(config, dataset, training=training)
         self.first = first
 
-    def batch(self, rows: Tensor) -> Interaction:
+    def take(self, rows: Tensor) -> Interaction:
         """Rows of the part by number. Shape `[B]`."""
-        found = super().batch(rows)
+        found = super().take(rows)
         found.update(Interaction({ROW: rows + self.first}))
         return found
 
@@ -129,7 +130,7 @@ def loaders(config: Config, parts: tuple[Any, Any, Any], rows: NumberedRows) -> 
 
     Args:
         config: Settings.
-        parts: RecBole's training, validation and test data sets.
+        parts: RecBole's training, validation and test data sets; without the test if it is sealed.
         rows: Their numbers.
 
     Returns:
@@ -137,7 +138,7 @@ def loaders(config: Config, parts: tuple[Any, Any, Any], rows: NumberedRows) -> 
     """
     return {
         name: NumberedLoader(config, part, rows.firsts[name], training=name == "train")
-        for name, part in zip(PARTS, parts, strict=True)
+        for name, part in zip(rows.firsts, parts, strict=True)
     }
 
 

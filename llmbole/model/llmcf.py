@@ -98,6 +98,7 @@ class LLMCF(LLMRecommender):
     protocols = ("loo_ctr", "unified_ctr", "temporal_ratio")
     settings_class = Checks
     goals = ("backbone_scores", "scores")
+    validates = "online"
 
     data = stages.prepare_data
     split = stages.freeze_split
@@ -183,11 +184,12 @@ class LLMCF(LLMRecommender):
         makes="shown",
         needs=("split", "item_text", "reasoning_vectors"),
         uses=("examples", "seed"),
+        phased=True,
     )
     def retrieve(
         run: StageRun, split: Artifact, item_text: Artifact, reasoning_vectors: Artifact
     ) -> Mapping[str, Any]:
-        """The examples of every row, checked to be of its past."""
+        """The examples of every row, checked to be of its past; a sweep's trial has none for the test."""
         settings = build(ExampleSettings, run["examples"], "examples")
         rows = numbered(split)
         chosen = training.load_tensors(reasoning_vectors, "reasoning")["rows"].numpy()
@@ -226,6 +228,7 @@ class LLMCF(LLMRecommender):
         makes="scores",
         needs=("data", "split", "item_text", "reasoning", "reasoning_vectors", "shown", "online"),
         uses=("in_context", "backbone", "dataset.name", "protocol", "seed"),
+        phased=True,
     )
     def score(
         run: StageRun,
@@ -237,11 +240,11 @@ class LLMCF(LLMRecommender):
         shown: Artifact,
         online: Artifact,
     ) -> Mapping[str, Any]:
-        """Probabilities of the test rows."""
+        """Probabilities of the rows of the test, or of validation."""
         model, session = LLMCF.assemble(run, data, split, item_text, reasoning_vectors, shown)
         training.load_weights(model, online)
-        test = loaders(session.config, session.parts, model.rows)["test"]
-        scored = evaluation.score_conventional(run, model.eval(), session, test)
+        loader = loaders(session.config, session.parts, model.rows)[run.phase]
+        scored = evaluation.score_conventional(run, model.eval(), session, loader)
         return {**scored, "llm_parameters": reasoning.summary["llm_parameters"]}
 
     @staticmethod

@@ -197,12 +197,12 @@ def fit_rows(
         trainer = Trainer(config, model, workspace=run.workspace)
         if trainer.resume():
             ticker(trainer.start_epoch)
-        trainer.fit(
-            loaders["train"],
-            loaders["valid"],
-            verbose=False,
-            callback_fn=lambda epoch, score: ticker(trainer.eval_step),
-        )
+
+        def hear(epoch: int, score: float) -> None:
+            ticker(trainer.eval_step)
+            run.validated(epoch + 1, float(score))
+
+        trainer.fit(loaders["train"], loaders["valid"], verbose=False, callback_fn=hear)
     best = trainer.load_best()
     save_tensors(run.folder / f"{WEIGHTS}.safetensors", model.state_dict())
     run.count(trainable_parameters=parameters)

@@ -101,6 +101,7 @@ class KD(LLMRecommender):
     protocols = ("loo_ctr", "unified_ctr", "temporal_ratio")
     settings_class = Checks
     goals = ("backbone_scores", "scores")
+    validates = "student"
 
     data = stages.prepare_data
     split = stages.freeze_split
@@ -126,7 +127,7 @@ class KD(LLMRecommender):
         model = pair_prompts.TextAnswers(prompt, adapter).eval()
         rows = pair_prompts.rows(run, split, "train", sample=settings.rows, seed=run.seed)
         with run.progress(len(rows), "row") as ticker:
-            found = pair_prompts.predict_all(model, rows, ticker)
+            found = evaluation.predict_all(model, rows, ticker)
         logits = torch.logit(found, eps=1e-12).float()
         tensors = {"rows": torch.from_numpy(rows.places), "logits": logits}
         training.save_tensors(run.folder / f"{TEACHER}.safetensors", tensors)
@@ -152,15 +153,16 @@ class KD(LLMRecommender):
         makes="scores",
         needs=("data", "split", "teacher", "student"),
         uses=("distil", "backbone", "dataset.name", "protocol", "seed"),
+        phased=True,
     )
     def score(
         run: StageRun, data: Artifact, split: Artifact, teacher: Artifact, student: Artifact
     ) -> Mapping[str, Any]:
-        """Probabilities of the test rows."""
+        """Probabilities of the rows of the test, or of validation."""
         model, session, rows = KD.assemble(run, data, split, teacher)
         training.load_weights(model, student)
-        test = loaders(session.config, session.parts, rows)["test"]
-        scored = evaluation.score_conventional(run, model.eval(), session, test)
+        loader = loaders(session.config, session.parts, rows)[run.phase]
+        scored = evaluation.score_conventional(run, model.eval(), session, loader)
         return {**scored, "llm_parameters": teacher.summary["llm_parameters"]}
 
     @staticmethod
