@@ -155,14 +155,16 @@ def main() -> None:
         len(prompts),
         lambda: title_prompt.generated_lists(lm, prompts, limits, NAMED, batch_size=batch),
     )
-    single, alone = rate("one answer at a time", few, lambda: plain_generation(lm, prompts[:few], longest))
+    single, alone = rate("one answer at a time", len(prompts), lambda: plain_generation(lm, prompts, longest))
     if not (isinstance(scores, Tensor) and isinstance(plain, Tensor)):
         raise TypeError("scores must be tensors")
     if not (isinstance(texts, list) and isinstance(alone, list)):
         raise TypeError("answers must be texts")
-    same = sum(whole.startswith(text) for text, whole in zip(texts[:few], alone, strict=True))
+    same = sum(
+        whole.startswith(text) or text.startswith(whole) for text, whole in zip(texts, alone, strict=True)
+    )  # one ends at its last title, the other at the limit
     logger.info("largest difference of likelihoods: %.1e", (scores[:few] - plain).abs().max())
-    logger.info("answers that begin alike: %d of %d", same, few)
+    logger.info("answers that begin alike: %d of %d", same, len(texts))
     logger.info("likelihood, batches / candidate after candidate: %.1f x", fast / slow)
     logger.info("generation, batches / one answer at a time:      %.1f x", many / single)
     logger.info("likelihood, batches / generation, batches:       %.1f x", fast / many)
