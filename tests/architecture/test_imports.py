@@ -18,10 +18,16 @@ PACKAGE = Path(__file__).resolve().parents[2] / "llmbole"
 
 # Top to bottom. A part imports parts below it, and of its own layer where PEERS says so.
 LAYERS = (
-    ("cli", "sweep_command", "__main__"),
-    ("api", "grid", "recording", "sweep", "resolve"),
+    ("cli", "sweep_command", "table_command", "__main__"),
+    ("api", "grid", "recording", "reproduce", "sweep", "resolve"),
     (
         "render",
+        "report",
+        "charts",
+        "experiment",
+        "experiment_page",
+        "table_run",
+        "table_values",
         "protocol_page",
         "tables",
         "markdown",
@@ -30,6 +36,7 @@ LAYERS = (
         "sweep_record",
         "record",
         "provenance",
+        "significance",
     ),
     ("model",),
     ("config", "data", "evaluator", "recommender", "trainer", "llm", "pipeline"),
@@ -37,10 +44,16 @@ LAYERS = (
 )
 # Parts of one layer that may know each other; llm and pipeline stand alone.
 PEERS = (
-    {"cli", "sweep_command", "__main__"},
-    {"api", "grid", "recording", "sweep", "resolve"},
+    {"cli", "sweep_command", "table_command", "__main__"},
+    {"api", "grid", "recording", "reproduce", "sweep", "resolve"},
     {
         "render",
+        "report",
+        "charts",
+        "experiment",
+        "experiment_page",
+        "table_run",
+        "table_values",
         "protocol_page",
         "tables",
         "markdown",
@@ -49,6 +62,7 @@ PEERS = (
         "sweep_record",
         "record",
         "provenance",
+        "significance",
     },
     {"config", "data", "evaluator", "recommender", "trainer"},
     {"registry", "settings", "compat"},
@@ -75,10 +89,17 @@ ALLOWED = {
     "pipeline": {"numpy", "filelock", "psutil", "tqdm"},
     "settings": {"yaml"},
     "registry": set(),
+    "significance": {"numpy", "scipy"},
     **{
         part: set()
         for part in (
             "render",
+            "report",
+            "charts",
+            "experiment",
+            "experiment_page",
+            "table_run",
+            "table_values",
             "protocol_page",
             "tables",
             "markdown",

@@ -1,0 +1,145 @@
+"""Every shipped experiment is strict, complete and resolves; a mistake in one is named."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llmbole import experiment
+from llmbole.cli import main
+from llmbole.experiment import TableRow
+from llmbole.resolve import resolve
+from llmbole.settings import SettingsError, flatten
+
+NAMES = experiment.names()
+WHEEL = Path(importlib.util.find_spec("recbole").origin).parent / "dataset_example" / "ml-100k"
+
+
+def test_their_number():
+    assert len(NAMES) == 28
+    papers = {name.partition("/")[0] for name in NAMES}
+    assert papers == {"allmrec", "collm", "corella", "llama4rec", "llmcf", "unified", "example"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_resolves_with_its_settings(name, tmp_path):
+    found = experiment.load(name)
+    for row in found.rows:
+        if row.missing is not None:
+            continue
+        protocol = found.protocol_of(row)
+        protocol = protocol.removesuffix(
+            "@cross_domain"
+        )  # it needs two sets, and RecBole's wheel carries one
+        named = {"backbone": row.backbone} if row.backbone else {}
+        settings = {**named, **row.settings, "protocol": protocol, "store": str(tmp_path)}
+        resolved = resolve(str(row.model), "ml-100k", settings)
+        flat = flatten(resolved.settings)
+        assert all(flat[key] == value for key, value in flatten(row.settings).items()), row.name
+        assert row.backbone is None or flat["backbone.name"] == row.backbone
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name.partition("/")[0] not in ("unified", "example")]
+)
+def test_a_published_table_says_where_it_is_from_and_has_its_numbers(name):
+    found = experiment.load(name)
+    assert found.source and found.llm
+    if name == "collm/figure3":  # bars without numbers
+        assert not found.published
+        return
+    assert set(found.published) == set(found.datasets)
+    for dataset in found.datasets:
+        assert set(found.published[dataset]) == {row.name for row in found.rows}
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "value"),
+    [
+        ("allmrec/table1", ("Movies and TV", "A-LLMRec", "HIT@1"), 0.6237),
+        ("allmrec/table2", ("Beauty", "SASRec", "HIT@1 warm_items"), 0.6312),
+        ("allmrec/table4", ("Movies and TV", "A-LLMRec (SBERT), K=128", "HIT@1"), 0.2722),
+        ("collm/table2", ("Amazon-Book", "DIN", "UAUC"), 0.6145),
+        ("collm/table3", ("ML-1M", "Ensemble MF+TALLRec", "AUC"), 0.7239),
+        ("corella/table1", ("ML-1M", "CoReLLa", "AUC"), None),
+        ("llmcf/table3", ("Sports", "KD (DeepFM)", "RelaImpr"), 1.773),
+        ("llama4rec/table5", ("ML-100K", "IFT", "RMSE"), 1.2792),
+    ],
+)
+def test_some_cells_of_the_print(name, cell, value):
+    found = experiment.load(name).value(*cell)
+    assert found is not None and (value is None or found == value)
+
+
+ROW = {"name": "BPR", "model": "BPR"}
+GOOD = {
+    "name": "p/t",
+    "title": "t",
+    "protocol": "loo_rank20",
+    "metrics": ["HIT@1"],
+    "datasets": {"A": "ml-100k"},
+    "rows": [ROW],
+}
+
+
+@pytest.fixture
+def loaded(tmp_path, monkeypatch):
+    """An experiment written to a folder of its own and loaded: `loaded(metrics=["HIT@2"])`."""
+    monkeypatch.setattr(experiment, "folder", lambda: tmp_path)
+
+    def load(**changes):
+        file = tmp_path / "p" / "t.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(yaml.safe_dump({**GOOD, **changes}), encoding="utf-8")
+        return experiment.load("p/t")
+
+    return load
+
+
+def test_a_sound_one_is_loaded(loaded):
+    found = loaded(published={"A": {"BPR": {"HIT@1": 0.5}}})
+    assert found.value("A", "BPR", "HIT@1") == 0.5 and found.value("A", "BPR", "HIT@5") is None
+    assert found.rows == (TableRow("BPR", "BPR"),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": ["HIT@1"]}, "unknown key 'metric'; did you mean 'metrics'"),
+        ({"name": "p/other"}, "it must be the file's, 'p/t'"),
+        ({"protocol": "loo_rank2"}, "did you mean 'loo_rank20'"),
+        ({"metrics": ["HIT@2"]}, "'HIT@2' is not reported by loo_rank20; did you mean 'HIT@5'"),
+        ({"metrics": ["HIT@1 cold_item"]}, "no group 'cold_item'; did you mean 'cold_items'"),
+        ({"datasets": {"A": "ml-100"}}, "did you mean 'ml-100k'"),
+        ({"rows": [{"name": "x", "model": "BRP"}]}, "did you mean 'BPR'"),
+        ({"rows": [{"name": "x"}]}, "row 'x' has no model"),
+        ({"rows": [ROW, ROW]}, "'BPR' stands twice"),
+        ({"rows": [{**ROW, "settings": {"seed": 1}}]}, "seed: not among settings"),
+        ({"rows": [{"name": "x", "model": "ALLMRec", "backbone": "SASrec"}]}, "did you mean 'SASRec'"),
+        ({"published": {"B": {}}}, "'B' is no data set of the table"),
+        ({"published": {"A": {"BRP": {}}}}, "no row has this name; did you mean 'BPR'"),
+        ({"published": {"A": {"BPR": {"HIT@5": 1.0}}}}, "'HIT@5' is no metric of the table"),
+        ({"published": {"A": {"BPR": {"HIT@1": "0,5"}}}}, "is no number"),
+        ({"rows": []}, "rows: at least one"),
+    ],
+)
+def test_a_mistake_is_named_with_its_file(loaded, changes, message):
+    with pytest.raises(SettingsError) as error:
+        loaded(**changes)
+    assert message in str(error.value)
+    assert all("t.yaml: " in line for line in str(error.value).splitlines())
+
+
+def test_a_missing_row_needs_no_registered_model(loaded):
+    assert (
+        loaded(rows=[{"name": "x", "model": "NotYet", "missing": "not built"}]).row("x").missing
+        == "not built"
+    )
+
+
+def test_they_are_listed(capsys):
+    assert main(["list", "experiments"]) == 0
+    assert capsys.readouterr().out.split() == NAMES
