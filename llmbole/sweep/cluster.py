@@ -1,4 +1,4 @@
-"""Ray for the time of a sweep: one of its own on this machine, beside any other, or a running cluster."""
+"""Ray for the time of a sweep or a table: one of its own on this machine, beside any other, or a running cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import psutil
 
 import llmbole
 from llmbole.settings import SettingsError
-from llmbole.sweep.request import Request, Resources
+from llmbole.sweep.request import Resources
 from llmbole.sweep.trial import thread_variables
 
 OBJECT_STORE_BYTES = 100 * 1024 * 1024  # trials exchange settings and numbers only
@@ -41,11 +41,11 @@ class Share:
 
 
 @contextmanager
-def connected(request: Request) -> Iterator[Share]:
+def connected(resources: Resources) -> Iterator[Share]:
     """Ray, started or joined, and shut down or left at the end.
 
     Args:
-        request: The sweep.
+        resources: What each trial is to have.
 
     Yields:
         What each trial has.
@@ -56,7 +56,6 @@ def connected(request: Request) -> Iterator[Share]:
     _set_environment()
     import ray
 
-    resources = request.resources
     settings: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
@@ -126,7 +125,7 @@ def share(resources: Resources, there: dict[str, float]) -> Share:
     gpus_there, cpus_there = there.get("GPU", 0.0), there.get("CPU", 0.0)
     gpus = (1.0 if gpus_there else 0.0) if resources.gpus is None else resources.gpus
     problems = [
-        f"--{name}-per-trial={asked:g}: there are {found:g} {name.upper()}"
+        f"--{name}-per-{resources.each}={asked:g}: there are {found:g} {name.upper()}"
         for name, asked, found in (("cpus", resources.cpus, cpus_there), ("gpus", gpus, gpus_there))
         if asked > found
     ]

@@ -25,31 +25,33 @@ FOLDER_OPTIONS = ("store", "leaderboard", "raw")
 
 @dataclass(frozen=True)
 class Resources:
-    """What trials may use, and where.
+    """What trials of a sweep, or cells of a table, may use, and where.
 
     Attributes:
         cpus: CPUs of a trial; below 1 several share one.
         gpus: GPUs of a trial; `None` takes one if there are any. Below 1 several share one.
         concurrent: Trials at the same time; `None` takes as many as fit.
-        address: Address of a running Ray cluster; `None` starts Ray on this machine for the time of the sweep.
+        address: Address of a running Ray cluster; `None` starts Ray on this machine for the time of the command.
+        each: What a trial is called in options: `trial`, or `cell`.
     """
 
     cpus: float = 1.0
     gpus: float | None = None
     concurrent: int | None = None
     address: str | None = None
+    each: str = "trial"
 
     def __post_init__(self) -> None:
         problems = []
         if not self.cpus > 0:
-            problems.append(f"--cpus-per-trial={self.cpus}: must be above 0")
+            problems.append(f"--cpus-per-{self.each}={self.cpus}: must be above 0")
         if self.gpus is not None and self.gpus < 0:
-            problems.append(f"--gpus-per-trial={self.gpus}: must be at least 0")
+            problems.append(f"--gpus-per-{self.each}={self.gpus}: must be at least 0")
         if self.concurrent is not None and self.concurrent < 1:
             problems.append(f"--max-concurrent={self.concurrent}: must be at least 1")
-        for name, value in (("--cpus-per-trial", self.cpus), ("--gpus-per-trial", self.gpus or 0.0)):
+        for name, value in (("cpus", self.cpus), ("gpus", self.gpus or 0.0)):
             if value > 1 and value != int(value):
-                problems.append(f"{name}={value}: must be whole above 1")
+                problems.append(f"--{name}-per-{self.each}={value}: must be whole above 1")
         if problems:
             raise SettingsError("\n".join(problems))
 

@@ -79,7 +79,7 @@ def sweep(request: Request, test_seeds: Sequence[int] = (), *, live: bool | None
         count = tuner.total(request)
         share = None
         if len(ledger.done()) < count:
-            share = stack.enter_context(connected(request))
+            share = stack.enter_context(connected(request.resources))
             progress = Progress(request.metric, count, share.concurrent, live=live)
             tuner.run_trials(request, ledger, share, progress)
         trials = ledger.trials()
@@ -91,7 +91,7 @@ def sweep(request: Request, test_seeds: Sequence[int] = (), *, live: bool | None
         folder = Path(base.options["leaderboard"]) / "sweeps"
         outcome.record, outcome.path = sweep_record.append(_record(request, trials, split), folder)
         if test_seeds:
-            _test(request, outcome, test_seeds, share or stack.enter_context(connected(request)))
+            _test(request, outcome, test_seeds, share or stack.enter_context(connected(request.resources)))
         return outcome
 
 

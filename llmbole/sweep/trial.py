@@ -60,7 +60,7 @@ def run_trial(request: Request, name: str, settings: Mapping[str, Any], device: 
     Raises:
         ValueError: The score is not a number.
     """
-    with _logged(request.folder, name), sealed_test():
+    with logged(request.folder, name), sealed_test():
         resolved = _resolve(request, settings, device=device)
         method, store = resolved.method, Store(Path(resolved.options["store"]))
         better = min if lower_is_better(request.metric) else max
@@ -94,7 +94,7 @@ def run_test(
     Returns:
         The record's file.
     """
-    with _logged(request.folder, f"test-{seed}"):
+    with logged(request.folder, f"test-{seed}"):
         resolved = _resolve(request, settings, device=device, seed=seed)
         return str(api.run_resolved(resolved, selection).path)
 
@@ -114,8 +114,16 @@ def error_file(folder: Path, name: str) -> Path:
 
 
 @contextmanager
-def _logged(folder: Path, name: str) -> Iterator[None]:
-    """Write the package's log lines of a block to a file, and the error that ends it, if one does, to another."""
+def logged(folder: Path, name: str) -> Iterator[None]:
+    """Write the package's log lines of a block to a file, and the error that ends it, if one does, to another.
+
+    Args:
+        folder: Whose `logs` they go to.
+        name: The trial's, or the cell's.
+
+    Yields:
+        Nothing.
+    """
     error_file(folder, name).parent.mkdir(parents=True, exist_ok=True)
     error_file(folder, name).unlink(missing_ok=True)
     handler = logging.FileHandler(folder / "logs" / f"{name}.log", encoding="utf-8")

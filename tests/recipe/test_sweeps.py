@@ -185,7 +185,7 @@ def test_the_threads_of_a_trial_are_its_cpus(films, tmp_path, monkeypatch):
         resources=Resources(cpus=3),
         loggers=(),
     )
-    with cluster.connected(request) as share:
+    with cluster.connected(request.resources) as share:
         assert share.concurrent == 2
         found = ray.get(ray.remote(num_cpus=3)(report_threads).remote(request.resources.threads))
     assert found == {"RAYON_NUM_THREADS": "3", "OMP_NUM_THREADS": "3", "torch": 3, "faiss": 3}
