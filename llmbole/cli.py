@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbole import sweep_command
+from llmbole import sweep_command, table_command
 from llmbole.llm.processes import is_first
 from llmbole.settings import SettingsError, close_name, parse_value
 
 logger = logging.getLogger(__name__)
 
 LISTS = ("models", "backbones", "datasets", "protocols", "experiments")
-SUBCOMMANDS = ("run", "plan", "sweep", "data", "check", "list", "store", "verify", "render")
+SUBCOMMANDS = ("run", "plan", "sweep", "table", "data", "check", "list", "store", "verify", "render")
 RUN_EPILOG = """settings:
   --backbone=NAME, --llm=NAME, --text_encoder=NAME, --protocol=NAME, --seed=N, --config_files=A.yaml,B.yaml
   and any setting of the model's yaml, nested with dots: --align.learning_rate=1e-3 --backbone.training=per_prefix
@@ -84,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_request(sub)
     sweep_command.add_options(sub)
+    sub = add(
+        "table", _table, "run a published table's cells, and set ours beside the print", **table_command.FORM
+    )
+    table_command.add_options(sub)
     sub = add("data", _data, "fetch and convert a data set, as every run of it would")
     sub.add_argument("what", choices=("prepare",))
     sub.add_argument("dataset", help="a data set's name, or ./FOLDER of your own data")
@@ -222,6 +226,10 @@ def _sweep(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     return sweep_command.command(parsed, settings, _files(parsed), _say)
 
 
+def _table(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
+    return table_command.command(parsed, _say)
+
+
 def _data(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     from llmbole import api
 
@@ -301,12 +309,11 @@ def _verify(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     from llmbole.verify import verify
 
     folder = _folder(parsed.leaderboard, "leaderboard")
-    problems = [
-        *verify(folder / "results"),
-        *([] if not folder.is_dir() else check(folder / "results", folder)),
-    ]
-    for document in parsed.document:
-        problems += check_document(Path(document), folder / "results")
+    problems = verify(folder / "results")
+    if not problems:  # tables are made from sound records only
+        problems = check(folder / "results", folder)
+        for document in parsed.document:
+            problems += check_document(Path(document), folder / "results")
     for problem in problems:
         _say(str(problem))
     _say(f"{len(problems)} problem{'' if len(problems) == 1 else 's'}")

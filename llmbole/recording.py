@@ -58,24 +58,41 @@ def record(
         The record and the artifacts.
     """
     folder = Path(resolved.options["leaderboard"]) / "results"
-    config = dict(resolved.settings)
     keys = {name: artifact.key for name, artifact in artifacts.items()}
     commit = provenance.commit()
-    earlier = results.same_run(
-        folder,
-        protocol=config["protocol"]["name"],
-        dataset=config["dataset"]["name"],
-        config_hash=results.content_hash(config),
-        artifacts=keys,
-        clean=commit.dirty is False,
-        sweep=selection.sweep.id if selection.sweep else None,
-    )
+    earlier = recorded(resolved, keys, commit, selection.sweep.id if selection.sweep else None)
     if earlier is not None:
         return Result(results.load(earlier), earlier, False, artifacts)
     users, per_user = _per_user(artifacts[resolved.method.goals[-1]])
     record = _fields(resolved, artifacts, made, commit, selection)
     path = results.append(record, folder, users=users, per_user=per_user)
     return Result(results.load(path), path, True, artifacts)
+
+
+def recorded(
+    resolved: Resolved, keys: Mapping[str, str], commit: results.Commit, sweep: str | None = None
+) -> Path | None:
+    """The record of a run if the very same one, made by the same code, is on record already.
+
+    Args:
+        resolved: The run.
+        keys: Of its artifacts, by stage; they need not be made.
+        commit: The code now; if it is committed, a record from other than committed code is not the same.
+        sweep: Id of the sweep that chose the settings.
+
+    Returns:
+        The newest such record's file, or `None`.
+    """
+    config = dict(resolved.settings)
+    return results.same_run(
+        Path(resolved.options["leaderboard"]) / "results",
+        protocol=config["protocol"]["name"],
+        dataset=config["dataset"]["name"],
+        config_hash=results.content_hash(config),
+        artifacts=keys,
+        clean=commit.dirty is False,
+        sweep=sweep,
+    )
 
 
 def _fields(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from llmbole import experiment, table_run
 from llmbole.markdown import MarkdownError, Region, first_difference, regions, splice_markers, write_files
 from llmbole.protocol_page import protocol_page
 from llmbole.record import Record
@@ -27,15 +28,16 @@ __all__ = [
 ]
 
 _SHORTEST_ID = 8
-_NOT_RENDERED = ("results", "sweeps")
+_NOT_RENDERED = ("results", "sweeps", "tables")
+TABLES = "tables"
 
 
 def render(folder_results: Path, folder_out: Path) -> list[Path]:
-    """Write the leaderboard of every protocol and data set that has records.
+    """Write the leaderboard of every protocol and data set that has records, and every published table that was run.
 
     Args:
         folder_results: The folder of all records.
-        folder_out: The folder for `<protocol>/<dataset>.md`.
+        folder_out: The folder for `<protocol>/<dataset>.md` and `tables/<paper>/<table>.md` (and `.csv`, `.tex`).
 
     Returns:
         The files, those that were up to date already included.
@@ -60,6 +62,7 @@ def check(folder_results: Path, folder_out: Path) -> list[Problem]:
     found = [
         path for path in sorted(Path(folder_out).glob("*/*.md")) if path.parent.name not in _NOT_RENDERED
     ]
+    found += [path for path in sorted(Path(folder_out, TABLES).glob("*/*.*")) if path.suffix != ".json"]
     strays = [path for path in found if path not in pages]
     return problems + [Problem(path, None, "no record renders to this file: delete it") for path in strays]
 
@@ -141,8 +144,27 @@ def _board(folder_results: Path) -> dict[tuple[str, str], list[Record]]:
 def _pages(folder_results: Path, folder_out: Path) -> dict[Path, str]:
     boards = _board(folder_results)
     return {
-        Path(folder_out, name[0], f"{name[1]}.md"): leaderboard(records) for name, records in boards.items()
+        **{
+            Path(folder_out, name[0], f"{name[1]}.md"): leaderboard(records)
+            for name, records in boards.items()
+        },
+        **_table_pages(Path(folder_results), Path(folder_out, TABLES)),
     }
+
+
+def _table_pages(folder_results: Path, tables: Path) -> dict[Path, str]:
+    """The files of every published table that was run."""
+    made: dict[Path, str] = {}
+    runs = table_run.load_all(tables)
+    if not runs:
+        return made
+    from llmbole.experiment_page import pages as experiment_pages  # with scipy, which leaderboards do without
+    from llmbole.table_values import gather
+
+    for run in runs:
+        values = gather(experiment.load(run.experiment), run, folder_results)
+        made |= {tables / f"{run.stem}.{ending}": text for ending, text in experiment_pages(values).items()}
+    return made
 
 
 def _read(path: Path) -> str | None:
