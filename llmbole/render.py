@@ -159,10 +159,11 @@ def _table_pages(folder_results: Path, tables: Path) -> dict[Path, str]:
     if not runs:
         return made
     from llmbole.experiment_page import pages as experiment_pages  # with scipy, which leaderboards do without
-    from llmbole.table_values import gather
+    from llmbole.table_values import gather, known_runs
 
+    known = known_runs(folder_results)
     for run in runs:
-        values = gather(experiment.load(run.experiment), run, folder_results)
+        values = gather(experiment.load(run.experiment), run, known)
         made |= {tables / f"{run.stem}.{ending}": text for ending, text in experiment_pages(values).items()}
     return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,13 +82,31 @@ def value_of(record: Record, metric: str) -> float | None:
     return (record.group_metrics.get(group, {}) if group else record.metrics).get(name)
 
 
-def gather(experiment: Experiment, run: TableRun, results: Path) -> TableValues:
-    """Find the records of a table's cells; a record that was superseded gives way to the one that did.
+def known_runs(results: Path) -> dict[str, tuple[Record, Path]]:
+    """All records by id; a superseded one's id leads to the record that supersedes it.
+
+    Args:
+        results: The folder of all records.
+
+    Returns:
+        Record and file by id.
+    """
+    found = {path.stem: (load(path), path) for path in sorted(results.glob("*/*/*.json"))}
+    newer = {record.supersedes: identity for identity, (record, _) in found.items() if record.supersedes}
+
+    def newest(identity: str) -> str:
+        return newest(newer[identity]) if identity in newer else identity
+
+    return {identity: found[newest(identity)] for identity in found}
+
+
+def gather(experiment: Experiment, run: TableRun, known: Mapping[str, tuple[Record, Path]]) -> TableValues:
+    """Find the records of a table's cells.
 
     Args:
         experiment: The table.
         run: What was run of it.
-        results: The folder of all records.
+        known: All records, of `known_runs`.
 
     Returns:
         The table with its records.
@@ -96,37 +114,26 @@ def gather(experiment: Experiment, run: TableRun, results: Path) -> TableValues:
     Raises:
         RecordError: A cell belongs to no row or data set of the table, or its record is not there or of another cell.
     """
-    files = {path.stem: path for path in sorted(results.glob("*/*/*.json"))}
     runs: dict[tuple[str, str], list[tuple[Record, Path]]] = defaultdict(list)
     failed: dict[tuple[str, str], list[CellRun]] = defaultdict(list)
-    newer = _superseding(files.values()) if any(cell.record for cell in run.cells) else {}
+    datasets = [run.stand_in] if run.stand_in else list(experiment.datasets)
+    rows = {row.name: row for row in experiment.rows}
     for number, cell in enumerate(run.cells):
         where = f"tables/{run.stem}.json: cells.{number}"
-        datasets = [run.stand_in] if run.stand_in else list(experiment.datasets)
-        rows = {row.name: row for row in experiment.rows}
         if cell.row not in rows or cell.dataset not in datasets:
-            raise RecordError(
-                f"{where}: {cell.row!r} on {cell.dataset!r} is no cell of {experiment.name}; run it again"
-            )
+            what = f"{cell.row!r} on {cell.dataset!r} is no cell of {experiment.name}"
+            raise RecordError(f"{where}: {what}; run the table again")
         if cell.record is None:
             failed[cell.row, cell.dataset].append(cell)
             continue
-        identity = cell.record
-        while identity in newer:
-            identity = newer[identity]
-        if identity not in files:
-            raise RecordError(f"{where}: {results} holds no record {identity}")
-        record = load(files[identity])
+        if cell.record not in known:
+            raise RecordError(f"{where}: the leaderboard holds no record {cell.record}")
+        record, path = known[cell.record]
         wrong = _another_cell(record, cell, experiment, rows[cell.row], run.stand_in)
         if wrong:
-            raise RecordError(f"{where}: record {identity} is of another cell: {wrong}")
-        runs[cell.row, cell.dataset].append((record, files[identity]))
+            raise RecordError(f"{where}: record {record.id} is of another cell: {wrong}")
+        runs[cell.row, cell.dataset].append((record, path))
     return TableValues(experiment, run, dict(runs), dict(failed))
-
-
-def _superseding(files: Iterable[Path]) -> dict[str, str]:
-    records = [load(path) for path in files]
-    return {record.supersedes: record.id for record in records if record.supersedes}
 
 
 def _another_cell(

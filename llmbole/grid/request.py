@@ -150,7 +150,7 @@ def make_request(
     if dataset is not None:
         folder = own_folder(dataset)
         source = dataset if folder is None else str(folder.resolve())
-        stand_in = str(_name_of(source, {**defaults, **folders, "raw": raw and str(raw)}))
+        stand_in = str(_name_of(source, {**defaults, **folders, "raw": _raw(raw, source, 1)}))
         sources = {stand_in: source}
     cells = [
         _cell(found, row, column, source, seed, over, {**folders, "raw": _raw(raw, source, len(sources))})
