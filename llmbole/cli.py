@@ -9,14 +9,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbole import sweep_command, table_command
+from llmbole import leaderboard_command, reproduce_command, sweep_command, table_command
 from llmbole.llm.processes import is_first
 from llmbole.settings import SettingsError, close_name, parse_value
 
 logger = logging.getLogger(__name__)
 
 LISTS = ("models", "backbones", "datasets", "protocols", "experiments")
-SUBCOMMANDS = ("run", "plan", "sweep", "table", "data", "check", "list", "store", "verify", "render")
+SUBCOMMANDS = (
+    "run",
+    "plan",
+    "sweep",
+    "table",
+    "data",
+    "check",
+    "list",
+    "store",
+    "verify",
+    "render",
+    "reproduce",
+)
 RUN_EPILOG = """settings:
   --backbone=NAME, --llm=NAME, --text_encoder=NAME, --protocol=NAME, --seed=N, --config_files=A.yaml,B.yaml
   and any setting of the model's yaml, nested with dots: --align.learning_rate=1e-3 --backbone.training=per_prefix
@@ -108,15 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--unused-days", type=float, default=None, help="prune also artifacts not used for so many days"
     )
-    for name, command, text in (
-        ("verify", _verify, "check every record's seal and that tables equal what records render to"),
-        ("render", _render, "write the leaderboard's tables from its records"),
-    ):
-        sub = add(name, command, text)
-        sub.add_argument("--leaderboard", default=None, help="the folder; by default as in overall.yaml")
-        sub.add_argument(
-            "--document", action="append", default=[], help="also a document with generated regions"
-        )
+    reproduce_command.add_options(
+        add("reproduce", _reproduce, "run a record again from its own content, and say whether it agrees")
+    )
+    for name, (work, text) in leaderboard_command.COMMANDS.items():
+        leaderboard_command.add_options(add(name, _leaderboard, text), work)
     return parser
 
 
@@ -304,28 +312,9 @@ def _store(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     return 0
 
 
-def _verify(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
-    from llmbole.render import check, check_document
-    from llmbole.verify import verify
-
-    folder = _folder(parsed.leaderboard, "leaderboard")
-    problems = verify(folder / "results")
-    if not problems:  # tables are made from sound records only
-        problems = check(folder / "results", folder)
-        for document in parsed.document:
-            problems += check_document(Path(document), folder / "results")
-    for problem in problems:
-        _say(str(problem))
-    _say(f"{len(problems)} problem{'' if len(problems) == 1 else 's'}")
-    return 1 if problems else 0
+def _reproduce(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
+    return reproduce_command.command(parsed, _folder(parsed.leaderboard, "leaderboard"), _say)
 
 
-def _render(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
-    from llmbole.render import render, render_document
-
-    folder = _folder(parsed.leaderboard, "leaderboard")
-    for page in render(folder / "results", folder):
-        _say(str(page))
-    for document in parsed.document:
-        _say(f"{document}{'' if render_document(Path(document), folder / 'results') else ' is up to date'}")
-    return 0
+def _leaderboard(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
+    return parsed.work(parsed, _folder(parsed.leaderboard, "leaderboard"), _say)

@@ -104,7 +104,7 @@ def _fields(
 ) -> results.Record:
     config, scores = dict(resolved.settings), artifacts[resolved.method.goals[-1]]
     data, split = artifacts["data"].summary, artifacts["split"].summary
-    beside = artifacts.get("backbone_scores") if scores.stage != "backbone_scores" else None
+    beside = _beside(artifacts, scores)
     backbone = config.get("backbone", {}).get("name")
     return results.Record(
         method=resolved.model,
@@ -124,7 +124,7 @@ def _fields(
         ),
         seed=config["seed"],
         scoring=scores.summary["scoring"],
-        metrics={**scores.summary["metrics"], **_over_backbone(config, scores, beside)},
+        metrics=test_metrics(resolved, artifacts),
         backbone_metrics=dict(beside.summary["metrics"]) if beside else None,
         backbone_stage="backbone" if beside else None,
         validation_metrics=_validation(config, artifacts, scores),
@@ -139,6 +139,26 @@ def _fields(
         commit=commit,
         created=provenance.utc_now(),
     )
+
+
+def test_metrics(resolved: Resolved, artifacts: Mapping[str, Artifact]) -> dict[str, float]:
+    """Test metrics of a run, those against its backbone alone included.
+
+    Args:
+        resolved: The run.
+        artifacts: What it made or found, by stage.
+
+    Returns:
+        Metrics by name.
+    """
+    scores = artifacts[resolved.method.goals[-1]]
+    over = _over_backbone(resolved.settings, scores, _beside(artifacts, scores))
+    return {**scores.summary["metrics"], **over}
+
+
+def _beside(artifacts: Mapping[str, Artifact], scores: Artifact) -> Artifact | None:
+    """The scores of the backbone alone, if they are not the run's own."""
+    return artifacts.get("backbone_scores") if scores.stage != "backbone_scores" else None
 
 
 def _over_backbone(

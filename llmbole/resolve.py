@@ -108,8 +108,17 @@ def resolve_layers(model: str, dataset: str, layers: Sequence[Layer]) -> Resolve
     for where, layer in layers:
         own = _into_backbone(model, layer, settings)
         settings = merge(settings, own, where, open_keys=_open_keys(settings))
-    method = registry.method(model) if registry.is_method(model) else _conventional()
+    method = pipeline(model)
     return _identified(model, method, dataset, settings, _label(defaults, settings))
+
+
+def pipeline(model: str) -> Any:  # noqa: ANN401 - a class
+    """The class whose stages make the run of a method, or of a conventional model by itself."""
+    if registry.is_method(model):
+        return registry.method(model)
+    from llmbole.model.conventional import Conventional
+
+    return Conventional
 
 
 def search_space(model: str) -> dict[str, Any]:
@@ -202,12 +211,6 @@ def _label(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     own_column = {*OPTIONS, "seed", "protocol", "backbone.name", "llm.name", "text_encoder.name"}
     changed = [key for key in now if key not in own_column and before.get(key) != now[key]]
     return ", ".join(f"{key}={now[key]}" for key in sorted(changed))
-
-
-def _conventional() -> Any:  # noqa: ANN401 - a class
-    from llmbole.model.conventional import Conventional
-
-    return Conventional
 
 
 def _own_yaml(model: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "llmbole"
 
 # Top to bottom. A part imports parts below it, and of its own layer where PEERS says so.
 LAYERS = (
-    ("cli", "sweep_command", "table_command", "__main__"),
+    ("cli", "sweep_command", "table_command", "reproduce_command", "leaderboard_command", "__main__"),
     ("api", "grid", "recording", "reproduce", "sweep", "resolve"),
     (
         "render",
@@ -44,7 +44,7 @@ LAYERS = (
 )
 # Parts of one layer that may know each other; llm and pipeline stand alone.
 PEERS = (
-    {"cli", "sweep_command", "table_command", "__main__"},
+    {"cli", "sweep_command", "table_command", "reproduce_command", "leaderboard_command", "__main__"},
     {"api", "grid", "recording", "reproduce", "sweep", "resolve"},
     {
         "render",

@@ -1,0 +1,175 @@
+"""Run a record again from its own content, and say whether the numbers agree and what else differs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmbole import provenance, registry
+from llmbole.llm import identity
+from llmbole.pipeline.run import execute, plan
+from llmbole.pipeline.store import Artifact, Store
+from llmbole.record import Commit, Environment, Record, RecordError
+from llmbole.recording import test_metrics
+from llmbole.resolve import SPECIFICATIONS, Resolved, identified_dataset, pipeline
+from llmbole.results import load
+from llmbole.settings import SettingsError, build, load_yaml, properties_folder
+
+DIGITS = 4
+_SHORTEST_ID = 8
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A record beside a new run of its content.
+
+    Attributes:
+        record: The record.
+        metrics: Of the new run.
+        digits: Decimals to which metrics are compared.
+        differences: A sentence for each thing besides the metrics that differs: data, split, code, versions, machine.
+        cached: Stages that were not made anew, for the store had them.
+    """
+
+    record: Record
+    metrics: Mapping[str, float]
+    digits: int
+    differences: tuple[str, ...]
+    cached: tuple[str, ...]
+
+    @property
+    def disagreeing(self) -> list[str]:
+        """Names of metrics that are not the record's to so many decimals, or are in one of the two only."""
+        names = dict.fromkeys([*self.record.metrics, *self.metrics])
+        return [name for name in names if not self._agrees(name)]
+
+    def _agrees(self, name: str) -> bool:
+        stated, found = self.record.metrics.get(name), self.metrics.get(name)
+        if stated is None or found is None:
+            return False
+        return abs(stated - found) <= 0.5 * 10.0**-self.digits
+
+
+def find(identity_start: str, results: Path) -> Record:
+    """The record whose id begins with some digits.
+
+    Args:
+        identity_start: At least eight digits of its id.
+        results: The folder of all records.
+
+    Returns:
+        The record.
+
+    Raises:
+        RecordError: None or several begin so.
+    """
+    paths = [path for path in sorted(results.glob("*/*/*.json")) if path.stem.startswith(identity_start)]
+    if len(identity_start) < _SHORTEST_ID or len(paths) != 1:
+        raise RecordError(
+            f"{len(paths)} records in {results} begin with {identity_start!r}; give at least {_SHORTEST_ID} digits of "
+            "one record's id"
+        )
+    return load(paths[0])
+
+
+def reproduce(
+    record: Record,
+    store: Path,
+    *,
+    digits: int = DIGITS,
+    dataset: str | None = None,
+    raw: str | None = None,
+    folders: Mapping[str, str] | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> Reproduction:
+    """Run a record's settings again; nothing is recorded.
+
+    Args:
+        record: The record.
+        store: Folder of artifacts; what it has already is not made anew.
+        digits: Decimals to which metrics are compared.
+        dataset: The folder of the data, if the record's were a user's own.
+        raw: Folder of the data set's raw files, if they are not to be downloaded.
+        folders: Folder of the LLM (`llm`) or the text encoder (`text_encoder`), if the record's was given as one.
+        device: The torch device.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The record and the new run.
+
+    Raises:
+        SettingsError: The method is not there, or a folder has to be given.
+    """
+    registry.check_name(record.method)
+    defaults = load_yaml(properties_folder() / "overall.yaml")
+    options: dict[str, Any] = {**defaults, "raw": raw, "device": device, "progress": progress}
+    found, options["raw"] = identified_dataset(dataset or record.dataset.name, options)
+    options["store"] = str(store)
+    settings = {**record.config, "dataset": json.loads(json.dumps(found))}
+    for part in SPECIFICATIONS:
+        if part in settings:
+            options[f"{part}_folder"] = _folder_of(part, settings[part], (folders or {}).get(part))
+    resolved = Resolved(record.method, pipeline(record.method), settings, options, record.label)
+    shelf = Store(store)
+    steps = plan(resolved.method, settings, shelf, resolved.method.goals)
+    artifacts = execute(steps, settings, shelf, options)
+    return Reproduction(
+        record=record,
+        metrics=test_metrics(resolved, artifacts),
+        digits=digits,
+        differences=tuple(_differences(record, settings, artifacts)),
+        cached=tuple(step.stage.makes for step in steps if step.cached),
+    )
+
+
+def _folder_of(part: str, specification: Mapping[str, Any], given: str | None) -> str | None:
+    """The folder of a model that the record names by a folder, checked to hold the same files."""
+    if not str(specification["name"]).startswith("./"):
+        return identity.given_folder(build(SPECIFICATIONS[part], specification, part))
+    if given is None:
+        raise SettingsError(
+            f"the record's {part} was the folder {specification['name']}; say where it lies with --{part}=FOLDER"
+        )
+    spec = build(SPECIFICATIONS[part], {**specification, "name": given, "revision": None}, part)
+    found = identity.revision(spec)
+    if found != specification["revision"]:
+        raise SettingsError(
+            f"--{part}={given}: its files hash to {found[:12]}, the record's to {specification['revision'][:12]}"
+        )
+    return identity.given_folder(spec)
+
+
+def _differences(
+    record: Record, settings: Mapping[str, Any], artifacts: Mapping[str, Artifact]
+) -> Iterator[str]:
+    """What is not as it was, the likeliest reasons first."""
+    fingerprint = settings["dataset"]["fingerprint"]
+    if fingerprint != record.dataset.fingerprint:
+        yield f"data: fingerprint {fingerprint[:12]}, the record's is {record.dataset.fingerprint[:12]}"
+    split = artifacts["split"].summary["hash"]
+    if split != record.protocol.split:
+        yield f"split: {split[:12]}, the record's is {record.protocol.split[:12]}"
+    changed = [name for name, artifact in artifacts.items() if record.artifacts.get(name) != artifact.key]
+    if changed:
+        yield f"code or inputs of the stages {', '.join(changed)}"
+    commit = provenance.commit()
+    if commit.hash != record.commit.hash or commit.dirty or record.commit.dirty:
+        yield f"commit: {_named(commit)}, the record's is {_named(record.commit)}"
+    yield from _of_machine(provenance.environment(), record.environment)
+
+
+def _named(commit: Commit) -> str:
+    return f"{commit.hash[:12]}{' with uncommitted changes' if commit.dirty else ''}"
+
+
+def _of_machine(now: Environment, then: Environment) -> Iterator[str]:
+    for name in sorted({*now.versions, *then.versions}):
+        if now.versions.get(name) != then.versions.get(name):
+            yield f"{name}: {now.versions.get(name, 'none')}, the record's is {then.versions.get(name, 'none')}"
+    for key in ("python", "platform", "processor", "gpu"):
+        if getattr(now, key) != getattr(then, key):
+            yield f"{key}: {getattr(now, key)}, the record's is {getattr(then, key)}"
