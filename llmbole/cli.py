@@ -28,6 +28,7 @@ SUBCOMMANDS = (
     "verify",
     "render",
     "reproduce",
+    "report",
 )
 RUN_EPILOG = """settings:
   --backbone=NAME, --llm=NAME, --text_encoder=NAME, --protocol=NAME, --seed=N, --config_files=A.yaml,B.yaml

@@ -1,4 +1,4 @@
-"""Commands that read records and no model: `llmbole verify` and `llmbole render`."""
+"""Commands that read records and no model: `llmbole verify`, `llmbole render` and `llmbole report`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ def add_options(parser: argparse.ArgumentParser, work: Work) -> None:
     """Add the options of one of the commands to its parser, and what it does."""
     parser.set_defaults(work=work)
     parser.add_argument("--leaderboard", default=None, help="the folder; by default as in overall.yaml")
-    parser.add_argument(
-        "--document", action="append", default=[], help="also a document with generated regions"
-    )
+    if work is report:
+        parser.add_argument("--output", default="report.html", help="the file; default report.html")
+    else:
+        parser.add_argument(
+            "--document", action="append", default=[], help="also a document with generated regions"
+        )
 
 
 def verify(parsed: argparse.Namespace, folder: Path, say: Say) -> int:
@@ -47,7 +50,16 @@ def render(parsed: argparse.Namespace, folder: Path, say: Say) -> int:
     return 0
 
 
+def report(parsed: argparse.Namespace, folder: Path, say: Say) -> int:
+    """Write the page of HTML."""
+    from llmbole.report import write_report
+
+    say(str(write_report(folder / "results", Path(parsed.output))))
+    return 0
+
+
 COMMANDS: Mapping[str, tuple[Work, str]] = {
     "verify": (verify, "check every record's seal and that tables equal what records render to"),
     "render": (render, "write the leaderboard's tables from its records"),
+    "report": (report, "write the leaderboard as one page of HTML that needs no other file"),
 }

@@ -1,0 +1,136 @@
+"""Charts as SVG text: points of quality against cost, and pairs of bars. Nothing but the numbers is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 640, 360
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 48
+_BAR, _GAP, _NAME = 14, 10, 18
+_COLOURS = 8
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point: the number that stands at it, its name, and where it is."""
+
+    number: int
+    name: str
+    x: float
+    y: float
+
+
+def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
+    """Points over a logarithmic axis.
+
+    Args:
+        points: At least one; x is above 0.
+        x_title: What x is.
+        y_title: What y is.
+
+    Returns:
+        SVG.
+
+    Raises:
+        ValueError: There is no point, or an x is not above 0.
+    """
+    if not points or min(point.x for point in points) <= 0:
+        raise ValueError("a scatter needs a point, and every x above 0")
+    low = math.floor(math.log10(min(point.x for point in points)))
+    high = max(math.ceil(math.log10(max(point.x for point in points))), low + 1)
+    ticks = nice_ticks(min(point.y for point in points), max(point.y for point in points))
+    across, up = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+
+    def x_of(value: float) -> float:
+        return LEFT + across * (math.log10(value) - low) / (high - low)
+
+    def y_of(value: float) -> float:
+        return TOP + up * (1 - (value - ticks[0]) / (ticks[-1] - ticks[0]))
+
+    parts = [_opening(HEIGHT, f"{y_title} against {x_title}")]
+    for tick in ticks:
+        parts.append(_line(LEFT, WIDTH - RIGHT, y_of(tick), y_of(tick)))
+        parts.append(_text(LEFT - 8, y_of(tick) + 4, f"{tick:.4g}", "end"))
+    for power in range(low, high + 1):
+        x = x_of(10.0**power)
+        parts.append(_line(x, x, TOP, HEIGHT - BOTTOM))
+        parts.append(_text(x, HEIGHT - BOTTOM + 18, f"{10.0**power:g}", "middle"))
+    parts.append(_text(LEFT + across / 2, HEIGHT - 8, x_title, "middle"))
+    turned = f"translate(14 {TOP + up / 2:.0f}) rotate(-90)"
+    parts.append(f'<text transform="{turned}" text-anchor="middle">{escape(y_title)}</text>')
+    for point in points:
+        x, y = x_of(point.x), y_of(point.y)
+        told = escape(f"{point.name}: {y_title} {point.y:.4f}, {x_title} {point.x:,.1f}")
+        circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
+        number = _text(x + 9, y + 4, str(point.number), "start")
+        parts.append(f'<g class="c{point.number % _COLOURS}"><title>{told}</title>{circle}{number}</g>')
+    return "\n".join([*parts, "</svg>"])
+
+
+def bars(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], title: str) -> str:
+    """For each name a bar for each of its parts, such as warm and cold, from 0 on.
+
+    Args:
+        rows: Name, and names and values of its parts; at least one row, no value below 0.
+        title: What the values are.
+
+    Returns:
+        SVG.
+
+    Raises:
+        ValueError: There is no bar, or a value is below 0.
+    """
+    values = [value for _, parts in rows for _, value in parts]
+    if not values or min(values) < 0:
+        raise ValueError("bars need a value, and none below 0")
+    longest = nice_ticks(0.0, max(values))[-1]
+    height = sum(_NAME + _BAR * len(parts) + _GAP for _, parts in rows) + _GAP
+    made, y = [_opening(height, title)], float(_GAP)
+    for name, parts in rows:
+        made.append(_text(8, y + 12, name, "start"))
+        y += _NAME
+        for number, (part, value) in enumerate(parts):
+            length = (WIDTH - 200) * value / longest
+            shown = f"<title>{escape(f'{name}, {part}: {title} {value:.4f}')}</title>"
+            box = f'<rect x="90" y="{y:.0f}" width="{length:.1f}" height="{_BAR - 3}"/>'
+            made.append(f'<g class="c{number}">{shown}{box}</g>')
+            made.append(_text(82, y + 10, part.replace("_", " "), "end"))
+            made.append(_text(96 + length, y + 10, f"{value:.4f}", "start"))
+            y += _BAR
+        y += _GAP
+    return "\n".join([*made, "</svg>"])
+
+
+def nice_ticks(low: float, high: float, number: int = 5) -> list[float]:
+    """Round numbers from at or below one value to at or above another, about as many as asked for.
+
+    Args:
+        low: The lower value.
+        high: The higher one; equal values get room around them.
+        number: Of steps, at least.
+
+    Returns:
+        Ticks a step of 1, 2 or 5 times a power of 10 apart.
+    """
+    if high - low < 1e-9 * max(1.0, abs(high)):
+        low, high = low - 0.05 * (abs(low) or 1.0), high + 0.05 * (abs(high) or 1.0)
+    rough = (high - low) / number
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(place * step, 12) for place in range(first, last + 1)]
+
+
+def _opening(height: float, title: str) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _line(x1: float, x2: float, y1: float, y2: float) -> str:
+    return f'<line class="grid" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/>'

@@ -1,0 +1,177 @@
+"""The page of HTML: whole, without other files, sortable by its own script; charts by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from llmbole.charts import Point, bars, nice_ticks, scatter
+from llmbole.cli import main
+from llmbole.report import SCRIPT, page
+from llmbole.results import load_all
+
+VOID = {"meta", "br"}
+# What the script asks of a browser, and nothing more.
+DOM = """
+class Cell {
+  constructor(value, kind) { this.dataset = {value, kind}; this.attributes = {}; }
+  querySelector() { return {addEventListener: (event, act) => { this.click = act; }}; }
+  getAttribute(name) { return this.attributes[name] ?? null; }
+  setAttribute(name, value) { this.attributes[name] = value; }
+  removeAttribute(name) { delete this.attributes[name]; }
+}
+const given = JSON.parse(process.argv[1]);
+const heads = given.kinds.map((kind) => new Cell("", kind));
+const body = {rows: given.rows.map((row) => ({cells: row.map((value) => new Cell(value))})),
+  appendChild(row) { this.rows = this.rows.filter((other) => other !== row).concat([row]); }};
+const table = {tHead: {rows: [{cells: heads}]}, tBodies: [body]};
+const document = {querySelectorAll: () => [table]};
+"""
+
+
+class Page(HTMLParser):
+    """Checks nesting, and collects tables, links and the attributes that would load something."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.loads += [f"{tag} {key}" for key in ("src", "srcset", "data") if key in values]
+        self.loads += ["link"] if tag == "link" else []
+        self.links += [values["href"]] if tag == "a" else []
+        self.ids += [values["id"]] if "id" in values else []
+        if tag == "tr":
+            self.rows.append([])
+        if tag == "td":
+            self.rows[-1].append(values["data-value"])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def records(append_record: Callable[..., Path], tmp_path: Path):
+    """Three methods of three seeds, one with a name that is HTML."""
+    groups = {"warm_items": {"HIT@1": 0.5}, "cold_items": {"HIT@1": 0.125}}
+    for method, hit in (("ALLMRec", 0.5), ("<b>&", 0.25), ("Third", 0.75)):
+        for seed in range(3):
+            plain = {"backbone_metrics": None, "backbone_stage": None}
+            append_record(hit=hit, seed=seed, method=method, group_metrics=groups, **plain)
+    return load_all(tmp_path / "results")
+
+
+def test_the_page_is_whole_and_needs_no_other_file(records):
+    text = page(records)
+    found = Page(text)
+    assert found.open == [] and found.loads == []
+    assert found.links == [f"#{name}" for name in found.ids]
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert "<b>&" not in text and "&lt;b&gt;&amp;" in text
+    assert 'name="viewport" content="width=device-width' in text and "overflow-x:auto" in text
+
+
+def test_cells_hold_the_numbers_of_the_records(records):
+    rows = [row for row in Page(page(records)).rows if row]
+    assert [(row[1], row[7]) for row in rows] == [("Third", "0.75"), ("ALLMRec", "0.5"), ("<b>&", "0.25")]
+    assert all(row[-1] == "160.5" for row in rows)  # seconds of both stages as if none was cached
+
+
+def test_charts_show_every_row(records):
+    drawings = re.findall(r"<svg.*?</svg>", page(records), re.DOTALL)
+    assert len(drawings) == 2
+    points, groups = (ElementTree.fromstring(drawing) for drawing in drawings)
+    assert len(points.findall(".//circle")) == 3
+    widths = [float(box.get("width")) for box in groups.findall(".//rect")]
+    assert len(widths) == 6 and widths[0] == pytest.approx(4 * widths[1], rel=0.01)  # 0.5 and 0.125
+
+
+def test_the_same_records_give_the_same_page_in_any_order(records):
+    assert page(records) == page(records[::-1])
+
+
+def test_no_records_give_a_page_without_tables():
+    assert Page(page([])).rows == []
+
+
+def test_the_command_writes_it(records, tmp_path, capsys):
+    output = tmp_path / "out" / "page.html"
+    assert main(["report", f"--leaderboard={tmp_path}", f"--output={output}"]) == 0
+    assert output.read_text(encoding="utf-8") == page(records) and str(output) in capsys.readouterr().out
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="the page's script is run with node")
+@pytest.mark.parametrize(
+    ("column", "clicks", "order", "sort"),
+    [
+        (0, 1, ["10", "9", "a", "B", ""], "ascending"),
+        (1, 1, ["9", "10", "a", "", "B"], "ascending"),
+        (1, 2, ["a", "10", "9", "", "B"], "descending"),
+    ],
+)
+def test_a_click_sorts_numbers_by_value_words_by_letters_and_absent_ones_last(column, clicks, order, sort):
+    # Numbers of the second column: 10 -> 2.5, 9 -> -1, a -> 10; "" and B have none.
+    given = {
+        "kinds": ["word", "number"],
+        "rows": [["10", "2.5"], ["", ""], ["a", "10"], ["B", ""], ["9", "-1"]],
+    }
+    after = f"for (let n = 0; n < {clicks}; n++) heads[{column}].click();"
+    names = "body.rows.map((row) => row.cells[0].dataset.value)"
+    after += f"console.log(JSON.stringify([{names}, heads[{column}].attributes]));"
+    code = f"{DOM}\n{SCRIPT}\n{after}"
+    done = subprocess.run(["node", "-e", code, json.dumps(given)], capture_output=True, text=True, check=True)
+    found, attributes = json.loads(done.stdout)
+    assert found == order and attributes == {"aria-sort": sort}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.0, 1.0, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (0.21, 0.43, [0.2, 0.25, 0.3, 0.35, 0.4, 0.45]),
+        (3.0, 97.0, [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]),
+    ],
+)
+def test_ticks_are_round_and_hold_the_values(low, high, ticks):
+    assert nice_ticks(low, high) == pytest.approx(ticks)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, -3.0, 1e6])
+def test_equal_values_get_room(value):
+    ticks = nice_ticks(value, value)
+    assert ticks[0] < value < ticks[-1]
+
+
+def test_points_stand_where_their_numbers_say():
+    drawn = ElementTree.fromstring(
+        scatter([Point(1, "a", 1.0, 0.0), Point(2, "b", 10.0, 0.5), Point(3, "c", 100.0, 1.0)], "s", "q")
+    )
+    places = [(float(circle.get("cx")), float(circle.get("cy"))) for circle in drawn.findall(".//circle")]
+    assert places[1] == pytest.approx(
+        [sum(axis) / 2 for axis in zip(places[0], places[2], strict=True)], abs=0.1
+    )
+    assert places[0][0] < places[2][0] and places[0][1] > places[2][1]
+
+
+def test_charts_without_numbers_are_refused():
+    with pytest.raises(ValueError, match="above 0"):
+        scatter([Point(1, "a", 0.0, 1.0)], "s", "q")
+    with pytest.raises(ValueError, match="none below 0"):
+        bars([("a", [("warm", -1.0)])], "q")
