@@ -140,6 +140,15 @@ def test_a_missing_row_needs_no_registered_model(loaded):
     )
 
 
+def test_the_example_in_the_docs_is_sound(tmp_path, monkeypatch):
+    text = (Path(__file__).resolve().parents[3] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    block = text.partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "mypaper").mkdir()
+    (tmp_path / "mypaper" / "table2.yaml").write_text(block, encoding="utf-8")
+    monkeypatch.setattr(experiment, "folder", lambda: tmp_path)
+    assert experiment.load("mypaper/table2").value("Films", "SASRec", "HIT@1") == 0.5
+
+
 def test_they_are_listed(capsys):
     assert main(["list", "experiments"]) == 0
     assert capsys.readouterr().out.split() == NAMES
