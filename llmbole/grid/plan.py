@@ -15,6 +15,7 @@ from llmbole.pipeline.store import Artifact, Store
 UNKNOWN = "unknown"
 ON_RECORD, TO_RUN, CAN_NOT_RUN = "on record", "to run", "can't run"
 _KEY_DIGITS = 8
+_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,18 @@ def describe(prepared: Sequence[Prepared], store: Store) -> str:
             "Stages that several cells share, each made once:",
             table(["stage", "key", "state", "cells"], shared, 4),
         ]
-    done, broken = (
-        sum(each.record is not None for each in prepared),
-        sum(each.error is not None for each in prepared),
-    )
-    missing = {step.key: step for each in waiting for step in each.steps if not step.cached}
+    reasons = dict.fromkeys(each.error for each in prepared if each.error is not None)
+    if reasons:
+        parts.append("\n".join(f"- {CAN_NOT_RUN}: {reason}" for reason in reasons))
+    done = sum(each.record is not None for each in prepared)
+    broken = sum(each.error is not None for each in prepared)
+    missing = {step.key for each in waiting for step in each.steps if not step.cached}
     total = Estimate(
         sum(seconds[key] or 0.0 for key in missing), sum(seconds[key] is None for key in missing)
     )
     parts.append(
         f"{len(prepared)} cells: {done} on record, {len(waiting)} to run, {broken} that can't run; "
-        f"{len(missing)} stages to make, one after another {total if missing else 'nothing'}"
+        f"{len(missing)} stages to make{f', one after another: {total}' if missing else ''}"
     )
     return "\n\n".join(parts)
 
@@ -111,7 +113,7 @@ def _cell_row(each: Prepared, seconds: Mapping[str, float | None]) -> list[str]:
     cell = each.cell
     names = [cell.row, cell.dataset, str(cell.seed)]
     if each.error is not None:
-        return [*names, f"{CAN_NOT_RUN}: {each.error}", ABSENT, ABSENT, ABSENT]
+        return [*names, CAN_NOT_RUN, ABSENT, ABSENT, ABSENT]
     if each.record is not None:
         return [*names, f"{ON_RECORD} {each.record[:_KEY_DIGITS]}", ABSENT, ABSENT, ABSENT]
     missing = [step for step in each.steps if not step.cached]
@@ -135,11 +137,16 @@ def _shared(waiting: Sequence[Prepared]) -> list[list[str]]:
             steps[key].stage.makes,
             key[:_KEY_DIGITS],
             "cached" if steps[key].cached else "to run",
-            ", ".join(dict.fromkeys(names)),
+            _few(list(dict.fromkeys(names))),
         ]
         for key, names in users.items()
         if len(names) > 1
     ]
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -64,13 +65,17 @@ def run_table(request: TableRequest, resources: Resources | None, device: str = 
     tables = request.leaderboard / TABLES
     run = _earlier(request, tables)
     skipped = [each.cell.ended(each.record) for each in prepared if each.record is not None]
-    failed = [each.cell.ended(None, each.error) for each in prepared if each.error is not None]
+    failed = [
+        each.cell.ended(None, _public(each.error, request)) for each in prepared if each.error is not None
+    ]
     run = run.with_cells([*skipped, *failed])
     path, made = table_run.save(run, tables), 0
     waiting = [each for each in prepared if each.record is None and each.error is None]
     numbered = list(enumerate(waiting))
     cells = _here(numbered, request, device) if resources is None else _by_ray(numbered, request, resources)
     for number, ended in enumerate(cells, 1) if waiting else ():
+        if ended.error is not None:
+            ended = dataclasses.replace(ended, error=_public(ended.error, request))
         made += ended.record is not None
         failed += [ended] if ended.error is not None else []
         run = run.with_cells([ended])
@@ -93,6 +98,15 @@ def _earlier(request: TableRequest, tables: Path) -> TableRun:
         return new
     found = table_run.load(path, tables)
     return found if found.settings == new.settings else new
+
+
+def _public(error: str, request: TableRequest) -> str:
+    """The first line of an error, without folders of this machine, for the leaderboard; the log has the rest."""
+    folders = {str(request.store): "STORE", str(request.leaderboard): "LEADERBOARD", str(Path.home()): "~"}
+    line = error.splitlines()[0]
+    for folder, name in folders.items():
+        line = line.replace(f"{folder}{os.sep}", f"{name}{os.sep}")
+    return line
 
 
 def run_cell(cell: Cell, name: str, folder: Path, device: str, threads: int | None) -> CellRun:

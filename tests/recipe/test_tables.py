@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import os
 import re
 
 import pandas
@@ -11,9 +13,14 @@ import pytest
 
 import llmbole
 from llmbole.cli import main
+from llmbole.data.convert.report import DataError
 from llmbole.grid import run as grid_run
+from llmbole.grid.request import Cell, Prepared
+from llmbole.pipeline.run import Step
 from llmbole.pipeline.store import Store
 from llmbole.results import load_all
+from llmbole.sweep import cluster
+from llmbole.sweep.request import Resources
 from llmbole.table_run import load_all as load_runs
 
 TABLE = "example/conventional"
@@ -104,7 +111,7 @@ def test_a_failing_cell_is_a_cell_with_its_error_and_stops_no_other(table, tmp_p
 
     def fail_once(resolved):
         if resolved.settings["seed"] == 1:
-            raise RuntimeError("no memory for this one")
+            raise RuntimeError(f"no memory for this one in {resolved.options['store']}/x\nmore")
         return run(resolved)
 
     with monkeypatch.context() as patched:
@@ -112,7 +119,7 @@ def test_a_failing_cell_is_a_cell_with_its_error_and_stops_no_other(table, tmp_p
         status, said = table(*FEW, "--seeds=1,2", "--serial")
     assert status == 1
     assert "1 cells ran, 0 were on record, 1 failed" in said
-    assert "BPR, seed 1: failed: RuntimeError: no memory for this one" in said
+    assert "BPR, seed 1: failed: RuntimeError: no memory for this one in STORE/x\n" in said
     [table_run] = load_runs(tmp_path / "leaderboard" / "tables")
     assert [(cell.seed, cell.record is None) for cell in table_run.cells] == [(1, True), (2, False)]
     logs = [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "tables").rglob("*.log"))]
@@ -132,8 +139,52 @@ def test_a_plan_says_what_is_shared_and_cached_and_how_long(table, tmp_path):
     assert not list((tmp_path / "store").rglob("manifest.json")) and not (tmp_path / "leaderboard").exists()
     table(*FEW, "--seeds=1", "--serial")
     status, said = table("--plan", *FEW, "--seeds=1,2")
-    assert "2 cells: 1 on record, 1 to run" in said and "2 stages to make, one after another about" in said
+    assert "2 cells: 1 on record, 1 to run" in said and "2 stages to make, one after another: about" in said
     assert "unknown" not in said  # the first seed's times are known
+
+
+def test_a_cell_waits_for_a_shared_stage_and_a_dead_process_stops_no_other(tmp_path):
+    import ray
+
+    store, resources, submitted, ended = Store(tmp_path), Resources(each="cell"), [], []
+    shared, own = (Step(None, key, False, "") for key in ("shared", "own"))  # type: ignore[arg-type]
+    cells = {name: Cell(name, "films", 1, "BPR", "films", {}, "") for name in ("first", "waits", "dies")}
+    steps = {"first": [shared], "waits": [shared], "dies": [own]}
+    waiting = [(number, Prepared(cells[name], steps[name])) for number, name in enumerate(cells)]
+
+    def work(name):
+        if name == "dies":
+            os._exit(1)
+        return name
+
+    def submit(number, cell):
+        submitted.append((cell.row, [other.row if hasattr(other, "row") else other for other in ended]))
+        return ray.remote(num_cpus=0.5, max_retries=0)(work).remote(cell.row)
+
+    with cluster.connected(resources) as share:
+        for outcome in grid_run._scheduled(waiting, store, dataclasses.replace(share, concurrent=3), submit):
+            ended.append(outcome)
+    assert [name for name, _ in submitted] == ["first", "dies", "waits"]
+    assert "first" in submitted[2][1]  # it began once the stage's maker had ended
+    [dead] = [outcome for outcome in ended if not isinstance(outcome, str)]
+    assert dead.row == "dies" and dead.error.startswith("its process ended")
+    assert sorted(outcome for outcome in ended if isinstance(outcome, str)) == ["first", "waits"]
+
+
+def test_data_that_cannot_be_had_fail_their_cells_alone(tmp_path, capsys, monkeypatch):
+    def refuse(dataset, options):
+        raise DataError(f"{dataset}: its raw files can't be downloaded")
+
+    monkeypatch.setattr("llmbole.resolve.identified_dataset", refuse)
+    folders = [f"--store={tmp_path / 'store'}", f"--leaderboard={tmp_path / 'leaderboard'}", "--quiet"]
+    assert main(["table", "allmrec/table9", "--rows=SASRec", "--seeds=1,2", "--plan", *folders]) == 0
+    said = capsys.readouterr().out
+    assert "4 cells: 0 on record, 0 to run, 4 that can't run; 0 stages to make\n" in said
+    assert said.count("its raw files can't be downloaded") == 2  # once for each data set
+    assert main(["table", "allmrec/table9", "--rows=SASRec", "--seeds=1", "--serial", *folders]) == 1
+    said = capsys.readouterr().out
+    assert "0 cells ran, 0 were on record, 2 failed" in said
+    assert "- SASRec, seed 1: failed: DataError: allmrec-toys: its raw files can't be downloaded" in said
 
 
 def test_cells_of_other_settings_are_not_mixed_and_more_seeds_are_added(table, tmp_path):
