@@ -123,7 +123,7 @@ def tune(
     workspace: Path,
     validate: Validate | None = None,
     validated: Callable[[int, float], None] | None = None,
-    progress: Callable[[int], None] = lambda steps: None,
+    progress: Callable[[int], None] | None = None,
     snapshot_seconds: float = SNAPSHOT_SECONDS,
     processes: Processes = ALONE,
 ) -> Tuned:
@@ -152,20 +152,20 @@ def tune(
         TuningError: there is nothing to train or nothing to train on, a loss is not a number, or a snapshot is damaged.
     """
     _check(module, rows)
+    report = progress or (lambda steps: None)
     optimizer = torch.optim.AdamW(groups(module, settings.weight_decay), lr=settings.rate(0))
     snapshot = workspace / SNAPSHOT
     tuned, best = _resume(snapshot, module, optimizer) if snapshot.exists() else (Tuned(), learned(module))
-    progress(tuned.step)
+    report(tuned.step)
     written, losses = time.monotonic(), []
     while tuned.step < settings.steps and tuned.worse < settings.patience:
         module.train()
         losses.append(_step(module, loss, rows, settings, optimizer, tuned, seed, processes))
-        progress(1)
+        report(1)
         if tuned.step % settings.check_every == 0 or tuned.step == settings.steps:
             tuned.loss, losses = sum(losses) / len(losses), []
             processes.share_statistics(module)
-            module.eval()
-            if _is_better(tuned, validate, validated):
+            if _is_better(module, tuned, validate, validated):
                 tuned.best_step, best = tuned.step, learned(module)
             if processes.rank == 0 and time.monotonic() - written >= snapshot_seconds:
                 _write(snapshot, module, best, optimizer, tuned)
@@ -250,9 +250,13 @@ def learned(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _is_better(
-    tuned: Tuned, validate: Validate | None, validated: Callable[[int, float], None] | None
+    module: nn.Module,
+    tuned: Tuned,
+    validate: Validate | None,
+    validated: Callable[[int, float], None] | None,
 ) -> bool:
-    """Whether the module's state is to be kept: it has the best score, or nothing scores it."""
+    """Whether the module's state is to be kept: it has the best score in evaluation mode, or nothing scores it."""
+    module.eval()
     if validate is None:
         return True
     score, tokens = validate()

@@ -139,7 +139,8 @@ def test_the_share_does_not_depend_on_the_test(corella, monkeypatch, tmp_path):
     ],
 )
 def test_every_ablation_runs(corella, off, made):
-    ablated, whole = corella({f"stages.{off}": False}), corella()
+    half = {"routing.share": 0.5}  # so that both models answer
+    ablated, whole = corella({f"stages.{off}": False, **half}), corella(half)
     assert made == {"joint", "alone"} & ablated.artifacts.keys()
     assert ablated.record.artifacts["backbone"] == whole.record.artifacts["backbone"]
     assert not np.array_equal(rows(ablated)["scores"], rows(whole)["scores"])
