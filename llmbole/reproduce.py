@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmbole import provenance, registry
-from llmbole.llm import identity
+from llmbole import provenance
 from llmbole.pipeline.run import execute, plan
 from llmbole.pipeline.store import Artifact, Store
 from llmbole.record import Commit, Environment, Record, RecordError
 from llmbole.recording import test_metrics
-from llmbole.resolve import SPECIFICATIONS, Resolved, identified_dataset, pipeline
+from llmbole.resolve import SPECIFICATIONS, resolve
 from llmbole.results import load
-from llmbole.settings import SettingsError, build, load_yaml, properties_folder
+from llmbole.settings import SettingsError
 
 DIGITS = 4
 _SHORTEST_ID = 8
+_HUB_REVISION = 40  # hexadecimal digits; hashes of files have 64
 
 
 @dataclass(frozen=True)
@@ -102,49 +101,63 @@ def reproduce(
         The record and the new run.
 
     Raises:
-        SettingsError: The method is not there, or a folder has to be given.
+        SettingsError: The method, data set or protocol is not there, or a folder has to be given.
     """
-    registry.check_name(record.method)
-    defaults = load_yaml(properties_folder() / "overall.yaml")
-    options: dict[str, Any] = {**defaults, "raw": raw, "device": device, "progress": progress}
-    found, options["raw"] = identified_dataset(dataset or record.dataset.name, options)
-    options["store"] = str(store)
-    settings = {**record.config, "dataset": json.loads(json.dumps(found))}
-    for part in SPECIFICATIONS:
-        if part in settings:
-            options[f"{part}_folder"] = _folder_of(part, settings[part], (folders or {}).get(part))
-    resolved = Resolved(record.method, pipeline(record.method), settings, options, record.label)
+    models = {part: _model(part, record, folders or {}) for part in SPECIFICATIONS if part in record.config}
+    named = {"protocol": record.config["protocol"]["name"], **models}
+    if record.backbone is not None:
+        named["backbone"] = record.backbone
+    options = {"raw": raw, "device": device, "progress": progress}
+    now = resolve(record.method, dataset or record.dataset.name, {**named, **options})
+    settings, gained = _filled(record.config, now.settings, "")
+    settings["dataset"] = now.settings["dataset"]
+    for part in models:
+        settings[part] |= {key: now.settings[part][key] for key in ("name", "revision")}
+    resolved = replace(
+        now, settings=settings, options={**now.options, "store": str(store)}, label=record.label
+    )
     shelf = Store(store)
     steps = plan(resolved.method, settings, shelf, resolved.method.goals)
-    artifacts = execute(steps, settings, shelf, options)
+    artifacts = execute(steps, settings, shelf, resolved.options)
     return Reproduction(
         record=record,
         metrics=test_metrics(resolved, artifacts),
         digits=digits,
-        differences=tuple(_differences(record, settings, artifacts)),
+        differences=tuple(_differences(record, settings, gained, artifacts)),
         cached=tuple(step.stage.makes for step in steps if step.cached),
     )
 
 
-def _folder_of(part: str, specification: Mapping[str, Any], given: str | None) -> str | None:
-    """The folder of a model that the record names by a folder, checked to hold the same files."""
-    if not str(specification["name"]).startswith("./"):
-        return identity.given_folder(build(SPECIFICATIONS[part], specification, part))
-    if given is None:
+def _model(part: str, record: Record, folders: Mapping[str, str]) -> str:
+    """What to ask for to get an LLM or text encoder of a record: a folder, a hub id with its revision, or a name."""
+    specification = record.config[part]
+    name, revision = str(specification["name"]), str(specification["revision"])
+    if part in folders:
+        return folders[part]
+    if name.startswith("./"):
         raise SettingsError(
-            f"the record's {part} was the folder {specification['name']}; say where it lies with --{part}=FOLDER"
+            f"the record's {part} was the folder {name}; say where it lies with --{part}=FOLDER"
         )
-    spec = build(SPECIFICATIONS[part], {**specification, "name": given, "revision": None}, part)
-    found = identity.revision(spec)
-    if found != specification["revision"]:
-        raise SettingsError(
-            f"--{part}={given}: its files hash to {found[:12]}, the record's to {specification['revision'][:12]}"
-        )
-    return identity.given_folder(spec)
+    return f"{name}@{revision}" if len(revision) == _HUB_REVISION else name
+
+
+def _filled(
+    stated: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str
+) -> tuple[dict[str, Any], list[str]]:
+    """A record's settings with those of today that it does not know, and the names of these."""
+    whole, gained = dict(stated), []
+    for key, value in defaults.items():
+        if key not in stated:
+            whole[key] = value
+            gained.append(f"{prefix}{key}")
+        elif isinstance(value, Mapping) and isinstance(stated[key], Mapping):
+            whole[key], below = _filled(stated[key], value, f"{prefix}{key}.")
+            gained += below
+    return whole, gained
 
 
 def _differences(
-    record: Record, settings: Mapping[str, Any], artifacts: Mapping[str, Artifact]
+    record: Record, settings: Mapping[str, Any], gained: Sequence[str], artifacts: Mapping[str, Artifact]
 ) -> Iterator[str]:
     """What is not as it was, the likeliest reasons first."""
     fingerprint = settings["dataset"]["fingerprint"]
@@ -153,6 +166,12 @@ def _differences(
     split = artifacts["split"].summary["hash"]
     if split != record.protocol.split:
         yield f"split: {split[:12]}, the record's is {record.protocol.split[:12]}"
+    for part in SPECIFICATIONS:
+        if part in settings and settings[part]["revision"] != record.config[part]["revision"]:
+            then = record.config[part]["revision"]
+            yield f"{part}: revision {settings[part]['revision'][:12]}, the record's is {then[:12]}"
+    if gained:
+        yield f"settings that the record does not know have today's defaults: {', '.join(gained)}"
     changed = [name for name, artifact in artifacts.items() if record.artifacts.get(name) != artifact.key]
     if changed:
         yield f"code or inputs of the stages {', '.join(changed)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
@@ -11,6 +12,7 @@ from llmbole.cli import main
 from llmbole.record import RecordError
 from llmbole.reproduce import find, reproduce
 from llmbole.results import load
+from llmbole.settings import SettingsError
 
 
 @pytest.fixture
@@ -73,3 +75,26 @@ def test_a_folder_that_names_no_single_record_is_refused(recorded, tmp_path):
     with pytest.raises(RecordError, match="at least 8 digits"):
         find(result.record.id[:4], tmp_path / "leaderboard" / "results")
     assert command("--digits=40")[0] == 2
+
+
+def test_a_record_of_fewer_settings_gets_todays_defaults_and_says_so(recorded, tmp_path, raw_slice):
+    result, _ = recorded
+    config = json.loads(json.dumps(result.record.config))
+    del config["protocol"]["candidates"]["retriever"], config["backbone"]["training"]
+    older = dataclasses.replace(result.record, config=config)
+    store = result.artifacts["data"].folder.parents[1]
+    made = reproduce(older, store, raw=str(raw_slice), progress=False)
+    assert made.disagreeing == []
+    [said] = [text for text in made.differences if "does not know" in text]
+    assert said.endswith(
+        "today's defaults: protocol.candidates.retriever, backbone.training"
+    ) or said.endswith("today's defaults: backbone.training, protocol.candidates.retriever")
+
+
+def test_a_model_that_was_a_folder_has_to_be_given(recorded, tmp_path, raw_slice):
+    result, _ = recorded
+    config = {**result.record.config, "llm": {"name": "./mine", "revision": "ab" * 32}}
+    with pytest.raises(SettingsError, match=r"the folder ./mine; say where it lies with --llm=FOLDER"):
+        reproduce(
+            dataclasses.replace(result.record, config=config), tmp_path, raw=str(raw_slice), progress=False
+        )
