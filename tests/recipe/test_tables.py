@@ -141,6 +141,8 @@ def test_a_plan_says_what_is_shared_and_cached_and_how_long(table, tmp_path):
     status, said = table("--plan", *FEW, "--seeds=1,2")
     assert "2 cells: 1 on record, 1 to run" in said and "2 stages to make, one after another: about" in said
     assert "unknown" not in said  # the first seed's times are known
+    status, said = table("--plan", *FEW, "--seeds=2", f"--store={tmp_path / 'empty'}")
+    assert "4 stages to make, one after another: about" in said and "unknown" not in said  # of the record
 
 
 def test_a_cell_waits_for_a_shared_stage_and_a_dead_process_stops_no_other(tmp_path):
