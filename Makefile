@@ -8,7 +8,7 @@ READY := .venv/.complete
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 # One thread in each test worker: two workers with two threads each on two cores mostly wait for each other.
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS)
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 CODE := llmbole tests setup.py run_benchmark.py $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
