@@ -11,12 +11,9 @@ likelihoods are compared, and so are the generated answers.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
-import time
-from collections.abc import Callable
-from pathlib import Path
 
+import movielens
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,22 +31,12 @@ NAMED = 3
 WORDS = {"item": "movie", "items": "movies"}
 
 
-def ml_100k_titles() -> list[str]:
-    """Titles with years from the data set that RecBole's wheel carries, an empty one first."""
-    package = importlib.util.find_spec("recbole")
-    if package is None or package.origin is None:
-        raise FileNotFoundError("recbole is not installed: pip install recbole==1.2.0")
-    file = Path(package.origin).parent / "dataset_example" / "ml-100k" / "ml-100k.item"
-    rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()[1:]]
-    return ["", *(f"{row[1]} ({row[2]})" for row in rows)]
-
-
 def draw(lm: LanguageModel, users: int) -> tuple[list[Encoded], list[list[list[int]]]]:
     """Llama4Rec's listwise prompts, and each candidate's answer as the first title."""
     own = load_yaml(properties_folder() / "model" / "Llama4Rec.yaml")
     names = ListWording.__dataclass_fields__
     wording = ListWording(**{name: own["prompt"][name] for name in names})
-    titles = Titles(lm, wording, ml_100k_titles())
+    titles = Titles(lm, wording, movielens.titles())
     text = own["prompt"]["listwise"].replace("{augmentation}", own["augment"]["similar"])
     prompt = TitlePrompt(lm, text, wording, ("history", "candidates", "similar"), WORDS)
     generator = np.random.default_rng(0)
@@ -104,15 +91,6 @@ def plain_generation(lm: LanguageModel, prompts: list[Encoded], longest: int) ->
     return texts
 
 
-def rate(name: str, users: int, function: Callable[[], object]) -> tuple[float, object]:
-    """Users per second of one call, and what it gave."""
-    begin = time.perf_counter()
-    result = function()
-    seconds = time.perf_counter() - begin
-    logger.info("%-30s %3d users in %7.2f s: %8.2f users/s", name, users, seconds, users / seconds)
-    return users / seconds, result
-
-
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(
@@ -142,20 +120,24 @@ def main() -> None:
         longest,
     )
     title_prompt.log_likelihoods(lm, prompts[:2], answers[:2], batch_size=2)  # warm up
-    fast, scores = rate(
+    fast, scores = movielens.rate(
+        logger,
         "by likelihood, in batches",
         len(prompts),
         lambda: title_prompt.log_likelihoods(lm, prompts, answers, batch_size=batch),
     )
-    slow, plain = rate(
-        "candidate after candidate", few, lambda: plain_likelihoods(lm, prompts[:few], answers[:few])
+    slow, plain = movielens.rate(
+        logger, "candidate after candidate", few, lambda: plain_likelihoods(lm, prompts[:few], answers[:few])
     )
-    many, texts = rate(
+    many, texts = movielens.rate(
+        logger,
         "by generation, in batches",
         len(prompts),
         lambda: title_prompt.generated_lists(lm, prompts, limits, NAMED, batch_size=batch),
     )
-    single, alone = rate("one answer at a time", len(prompts), lambda: plain_generation(lm, prompts, longest))
+    single, alone = movielens.rate(
+        logger, "one answer at a time", len(prompts), lambda: plain_generation(lm, prompts, longest)
+    )
     if not (isinstance(scores, Tensor) and isinstance(plain, Tensor)):
         raise TypeError("scores must be tensors")
     if not (isinstance(texts, list) and isinstance(alone, list)):

@@ -14,13 +14,10 @@ The likelihoods of the first two ways are compared as well.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
-import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 
+import movielens
 import numpy as np
 import torch
 from torch import Tensor
@@ -44,19 +41,9 @@ ANSWER = Template('"{title}"{eos}')
 NEW_TOKENS = 512
 
 
-def ml_100k_titles() -> list[str]:
-    """Titles with years from the data set that RecBole's wheel carries."""
-    package = importlib.util.find_spec("recbole")
-    if package is None or package.origin is None:
-        raise FileNotFoundError("recbole is not installed: pip install recbole==1.2.0")
-    file = Path(package.origin).parent / "dataset_example" / "ml-100k" / "ml-100k.item"
-    rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()[1:]]
-    return [f"{row[1]} ({row[2]})" for row in rows]
-
-
 def draw(lm: LanguageModel, users: int) -> tuple[list[Encoded], list[list[list[int]]]]:
     """Prompts with 10 items of history and 20 candidates, and the candidates' answer tokens."""
-    titles = ml_100k_titles()
+    titles = movielens.titles()[1:]
     generator = np.random.default_rng(0)
     drawn = [[titles[i] for i in generator.choice(len(titles), 30, replace=False)] for _ in range(users)]
     prompts = TEMPLATE.encode_many(
@@ -129,15 +116,6 @@ def generate(lm: LanguageModel, prompts: list[Encoded], force: bool) -> int:
     return steps
 
 
-def rate(name: str, users: int, function: Callable[[], object]) -> tuple[float, object]:
-    """Users per second of one call."""
-    begin = time.perf_counter()
-    result = function()
-    seconds = time.perf_counter() - begin
-    logger.info("%-24s %3d users in %7.2f s: %8.2f users/s", name, users, seconds, users / seconds)
-    return users / seconds, result
-
-
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(
@@ -165,10 +143,18 @@ def main() -> None:
     )
     few, pairs = max(2, arguments.users // 6), 4
     shared(lm, prompts[:2], answers[:2], 2), full(lm, prompts[:1], answers[:1])  # warm up
-    fast, scores = rate("shared prompt", len(prompts), lambda: shared(lm, prompts, answers, arguments.batch))
-    slow, plain = rate("20 full forward passes", few, lambda: full(lm, prompts[:few], answers[:few]))
-    forced, _ = rate("generate 512", pairs, lambda: generate(lm, prompts[:pairs], force=True))
-    free, steps = rate("generate, ends at eos", pairs, lambda: generate(lm, prompts[:pairs], force=False))
+    fast, scores = movielens.rate(
+        logger, "shared prompt", len(prompts), lambda: shared(lm, prompts, answers, arguments.batch)
+    )
+    slow, plain = movielens.rate(
+        logger, "20 full forward passes", few, lambda: full(lm, prompts[:few], answers[:few])
+    )
+    forced, _ = movielens.rate(
+        logger, "generate 512", pairs, lambda: generate(lm, prompts[:pairs], force=True)
+    )
+    free, steps = movielens.rate(
+        logger, "generate, ends at eos", pairs, lambda: generate(lm, prompts[:pairs], force=False)
+    )
     if not (isinstance(scores, Tensor) and isinstance(plain, Tensor)):
         raise TypeError("scores must be tensors")
     logger.info("largest difference of the likelihoods: %.1e", (scores[:few] - plain).abs().max())

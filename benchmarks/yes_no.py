@@ -19,9 +19,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 
+import movielens
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -35,21 +34,6 @@ from llmbole.settings import load_yaml, properties_folder
 
 WIDTH, FACTOR = 64, 10  # of the conventional recommender's vectors, and of the mapping's inner layer
 WORDS = {"item": "movie", "items": "movies"}
-
-
-def ml_100k() -> tuple[list[str], dict[int, list[int]]]:
-    """Titles by item, the padding item first, and the items of each user in time order."""
-    package = find_spec("recbole")
-    if package is None or package.origin is None:
-        raise FileNotFoundError("recbole is not installed: pip install recbole==1.2.0")
-    folder = Path(package.origin).parent / "dataset_example" / "ml-100k"
-    rows = [line.split("\t") for line in (folder / "ml-100k.item").read_text("utf-8").splitlines()[1:]]
-    titles = ["", *(f"{row[1]} ({row[2]})" for row in sorted(rows, key=lambda row: int(row[0])))]
-    users: dict[int, list[tuple[float, int]]] = {}
-    for line in (folder / "ml-100k.inter").read_text("utf-8").splitlines()[1:]:
-        user, item, _, moment = line.split("\t")
-        users.setdefault(int(user), []).append((float(moment), int(item)))
-    return titles, {user: [item for _, item in sorted(seen)] for user, seen in users.items()}
 
 
 def prompt_of(lm: LanguageModel, titles: Sequence[str], part: str) -> PairPrompt:
@@ -105,7 +89,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     lm = load(LLMSpec(options.llm)).freeze()
-    titles, users = ml_100k()
+    titles, users = movielens.titles(), movielens.sequences()
     histories, targets = draw(options.rows, users)
     text, hybrid = (prompt_of(lm, titles, part) for part in ("prompt", "hybrid"))
     texts, hybrids = text.encode(histories, targets), hybrid.encode(histories, targets)

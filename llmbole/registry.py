@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -150,6 +150,25 @@ def own_defaults(model: str) -> dict[str, Any]:
 def learns_labels(name: str) -> bool:
     """Whether a conventional model can predict labels of user-item pairs, told without importing it."""
     return name in LABEL_FORMS or learns_only_labels(name)
+
+
+def check_learns_labels(name: str, protocol: Mapping[str, Any]) -> None:
+    """Refuse a model that learns which items are preferred, or come next, where labels are asked for.
+
+    Args:
+        name: A conventional model.
+        protocol: A run's settings of its protocol.
+
+    Raises:
+        SettingsError: The protocol has labels and the model does not predict any.
+    """
+    if protocol["task"] != "ranking" and not learns_labels(name):
+        examples = [*LABEL_LEARNERS, *LABEL_FORMS]
+        wanted = "ratings" if protocol["task"] == "rating" else "labels of pairs"
+        raise SettingsError(
+            f"{name} learns to rank items, but {protocol['name']} asks for {wanted}; choose a model that predicts "
+            f"labels, such as DeepFM, DCNV2 or {' or '.join(examples)}, or a protocol that ranks"
+        )
 
 
 @cache

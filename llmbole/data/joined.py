@@ -10,7 +10,7 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +92,13 @@ def join(cards: Sequence[DatasetCard]) -> DatasetCard:
 
 def fingerprint(cards: Sequence[DatasetCard], raws: Sequence[Path], cache: Path | None) -> str:
     """What identifies the prepared data of all sets together; of a single one, its own fingerprint."""
-    found = [source.fingerprint(card, raw, cache) for card, raw in zip(cards, raws, strict=True)]
-    return found[0] if len(found) == 1 else hashlib.sha256(json.dumps(found).encode()).hexdigest()
+    return _together([source.fingerprint(card, raw, cache) for card, raw in zip(cards, raws, strict=True)])
+
+
+def _together(fingerprints: Sequence[str]) -> str:
+    if len(fingerprints) == 1:
+        return fingerprints[0]
+    return hashlib.sha256(json.dumps(list(fingerprints)).encode()).hexdigest()
 
 
 def prepare(
@@ -137,23 +142,22 @@ def prepare(
     for table, key in (("items", "item_id"), ("users", "user_id")):
         _join_tables(cards, folder, table, key)
     _clear(cards, folder)
-    digest = fingerprint(cards, raws, cache)
-    content = {
-        "dataset": whole.name,
-        "fingerprint": digest,
-        "sets": [each["fingerprint"] for each in summaries],
-    }
+    return _described(whole, summaries, folder)
+
+
+def _described(whole: DatasetCard, summaries: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
+    """The summary of joined sets from theirs, with its fingerprint in a file."""
+    fingerprints = [each["fingerprint"] for each in summaries]
+    digest = _together(fingerprints)
+    content = {"dataset": whole.name, "fingerprint": digest, "sets": fingerprints}
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     (folder / source.FINGERPRINT_FILE).write_text(text, encoding="utf-8")
     counts = _sum(
         [Counts(*(each[name] for name in ("users", "items", "interactions"))) for each in summaries]
     )
     expected = None if whole.expected is None else vars(whole.expected)
-    warnings = [
-        f"{card.name}: {warning}"
-        for card, each in zip(cards, summaries, strict=True)
-        for warning in each["warnings"]
-    ]
+    named = zip(whole.domains, summaries, strict=True)
+    warnings = [f"{name}: {warning}" for name, each in named for warning in each["warnings"]]
     return {**vars(counts), "expected": expected, "fingerprint": digest, "warnings": warnings}
 
 

@@ -24,7 +24,7 @@ from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
-from llmbole.settings import SettingsError, build
+from llmbole.settings import build
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,7 @@ class Checks(pair_prompts.checks(tune=pair_prompts.PairTuning, lora=LoraSettings
         super().check(settings)
         name = settings["backbone"]["name"]
         vectors_of(name)
-        if not registry.learns_labels(name):
-            raise SettingsError(
-                f"backbone {name} learns to rank items, but {settings['protocol']['name']} asks for labels of pairs; "
-                "choose one that predicts labels, such as NeuMF"
-            )
+        registry.check_learns_labels(name, settings["protocol"])
 
 
 @register_model("CoLLM")

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from llmbole import registry
 from llmbole.model import stages
-from llmbole.settings import SettingsError
 
 
 class LabelCheck:
@@ -23,13 +22,7 @@ class LabelCheck:
         Raises:
             SettingsError: The protocol has labels and the model does not predict any.
         """
-        name, protocol = settings["backbone"]["name"], settings["protocol"]
-        if protocol["task"] != "ranking" and not registry.learns_labels(name):
-            examples = [*registry.LABEL_LEARNERS, *registry.LABEL_FORMS]
-            raise SettingsError(
-                f"{name} learns to rank items, but {protocol['name']} asks for labels of pairs; choose a model that "
-                f"predicts labels, such as DeepFM, DCNV2 or {' or '.join(examples)}, or a protocol that ranks"
-            )
+        registry.check_learns_labels(settings["backbone"]["name"], settings["protocol"])
 
 
 class Conventional:

@@ -91,11 +91,7 @@ class Checks(pair_prompts.checks(joint=JointSettings, alone=SampleTuning, lora=L
         own = {name: value for name, value in settings["routing"].items() if name != "curve"}
         build(RoutingSettings, own, "routing")
         name, done = settings["backbone"]["name"], settings["stages"]
-        if not registry.learns_labels(name):
-            raise SettingsError(
-                f"backbone {name} learns to rank items, but {settings['protocol']['name']} asks for labels of pairs; "
-                "choose a context-aware model, such as DCNV2"
-            )
+        registry.check_learns_labels(name, settings["protocol"])
         if done["joint"]:
             hidden.check_model(name, settings["joint"]["crm_modules"])
         elif not done["warm_up"]:

@@ -19,10 +19,10 @@ from llmbole.data.negatives import NegativeSampler
 from llmbole.data.split import Split
 from llmbole.llm import title_prompt
 from llmbole.llm.title_prompt import tokens_of
-from llmbole.model import cf, stages, training
+from llmbole.model import stages
 from llmbole.model.instruction_tuning import open_prompts
 from llmbole.model.ranking_prompts import RankingPrompts, Shown
-from llmbole.model.session import no_leaks, open_session
+from llmbole.model.session import no_leaks
 from llmbole.pipeline.run import StageRun, Ticker
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -219,13 +219,4 @@ def train_augmented(
     run: StageRun, data: Artifact, split: Artifact, augmentation: Artifact
 ) -> Mapping[str, Any]:
     """Train the conventional recommender on the training interactions and what the LLM prefers."""
-    training.seed_everything(run.seed)
-    name, own = stages.backbone_settings(run)
-    session = open_session(run, data, split, name, own)
-    more = Augmented.load(augmentation, run.seed)
-    with run.progress(int(session.config["epochs"]), "epoch") as ticker:
-        summary = cf.train_backbone(
-            session, run["backbone.training"], run.folder, run.workspace, ticker, more=more
-        )
-    run.count(trainable_parameters=summary["parameters"])
-    return summary
+    return stages.fit_backbone(run, data, split, more=Augmented.load(augmentation, run.seed))

@@ -282,14 +282,12 @@ def _backbone_problems(settings: Mapping[str, Any]) -> list[str]:
     name, protocol = settings["backbone"]["name"], settings["protocol"]
     if protocol["task"] == "rating":
         rating_scale(settings["dataset"]["rating"])
-        if not registry.learns_labels(name):
-            return [
-                f"backbone {name} learns to rank, but {protocol['name']} asks for ratings; take DeepFM, NFM, ..."
-            ]
+        registry.check_learns_labels(name, protocol)
         return []
     if registry.learns_only_labels(name):
         return [
-            f"backbone {name} predicts labels, but {protocol['name']} asks for rankings; take LightGCN, SASRec, ..."
+            f"backbone {name} predicts labels, but {protocol['name']} asks for rankings; choose one that ranks, "
+            "such as LightGCN or SASRec"
         ]
     vectors_of(name)  # a SettingsError for a model without vectors, by which users are similar
     return []

@@ -25,7 +25,7 @@ from llmbole.model.base import LLMRecommender
 from llmbole.model.examples import ExampleSettings
 from llmbole.model.in_context import Examples, InContext, InContextSettings, ItemTables, label_table
 from llmbole.model.recgen import RecGenSettings, open_llm
-from llmbole.model.session import Session, no_leaks, open_session
+from llmbole.model.session import Session, no_leaks
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import SET, stage
 from llmbole.pipeline.store import Artifact
@@ -258,8 +258,7 @@ class LLMCF(LLMRecommender):
     ) -> tuple[LLMCF, Session]:
         """The model before training, and the settings and data of its backbone."""
         settings = build(InContextSettings, run["in_context"], "in_context")
-        name, own = stages.backbone_settings(run)
-        session = open_session(run, data, split, name, own)
+        session = stages.backbone_session(run, data, split)
         rows = numbered(split)
         text = training.load_tensors(item_text, "text")["text"]
         reasoning = training.load_tensors(reasoning_vectors, "reasoning")

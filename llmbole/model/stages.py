@@ -65,13 +65,28 @@ def freeze_split(run: StageRun, data: Artifact) -> Mapping[str, Any]:
 @stage(makes="backbone", needs=("data", "split"), uses=("dataset.name", "protocol", "backbone", "seed"))
 def train_backbone(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
     """Train the conventional recommender, stopped early on validation data."""
+    return fit_backbone(run, data, split)
+
+
+def fit_backbone(run: StageRun, data: Artifact, split: Artifact, **more: Any) -> Mapping[str, Any]:  # noqa: ANN401
+    """Train the run's conventional recommender into the stage's folder.
+
+    Args:
+        run: The stage; it must declare `backbone`, `protocol`, `dataset.name` and `seed`.
+        data: Prepared data.
+        split: Frozen split.
+        **more: First weights or further training data, see `cf.train_backbone`.
+
+    Returns:
+        The summary of `cf.train_backbone`.
+    """
     from llmbole.model import cf, training
 
     training.seed_everything(run.seed)
     session = backbone_session(run, data, split)
     with run.progress(int(session.config["epochs"]), "epoch") as ticker:
         summary = cf.train_backbone(
-            session, run["backbone.training"], run.folder, run.workspace, ticker, run.validated
+            session, run["backbone.training"], run.folder, run.workspace, ticker, run.validated, **more
         )
     run.count(trainable_parameters=summary["parameters"])
     return summary

@@ -228,21 +228,8 @@ class CTRL(LLMRecommender):
     )
     def fine_tune(run: StageRun, data: Artifact, split: Artifact, aligned: Artifact) -> Mapping[str, Any]:
         """Stage 2: the tabular model alone, on labels, as it is trained by itself but from aligned weights."""
-        training.seed_everything(run.seed)
-        session = stages.backbone_session(run, data, split)
         initial = training.load_tensors(aligned, training.WEIGHTS)
-        with run.progress(int(session.config["epochs"]), "epoch") as ticker:
-            summary = cf.train_backbone(
-                session,
-                run["backbone.training"],
-                run.folder,
-                run.workspace,
-                ticker,
-                validated=run.validated,
-                initial=initial,
-            )
-        run.count(trainable_parameters=summary["parameters"])
-        return summary
+        return stages.fit_backbone(run, data, split, initial=initial)
 
     @stage(
         makes="scores",

@@ -21,12 +21,12 @@ from llmbole.data.pairs import PairSplit
 from llmbole.llm.lora import LoraSettings
 from llmbole.model import cf, evaluation, pair_prompts, stages, training
 from llmbole.model.base import LLMRecommender
-from llmbole.model.session import Session, open_session
+from llmbole.model.session import Session
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
-from llmbole.settings import SettingsError, build
+from llmbole.settings import build
 
 TEACHER = "teacher"
 
@@ -81,11 +81,7 @@ class Checks(Parts):  # type: ignore[misc, valid-type]
         Raises `SettingsError`: Something is wrong.
         """
         super().check(settings)
-        name = settings["backbone"]["name"]
-        if not registry.learns_labels(name):
-            raise SettingsError(
-                f"backbone {name} learns to rank; choose one that predicts labels, such as DeepFM"
-            )
+        registry.check_learns_labels(settings["backbone"]["name"], settings["protocol"])
 
 
 @register_model("KD")
@@ -170,8 +166,7 @@ class KD(LLMRecommender):
         run: StageRun, data: Artifact, split: Artifact, teacher: Artifact
     ) -> tuple[KD, Session, NumberedRows]:
         """The model before training, its settings and data, and all rows."""
-        name, own = stages.backbone_settings(run)
-        session = open_session(run, data, split, name, own)
+        session = stages.backbone_session(run, data, split)
         opened = splits.load(split.folder)
         assert isinstance(opened, PairSplit)  # the protocols of this method label pairs
         rows, scored = NumberedRows(opened), training.load_tensors(teacher, TEACHER)
