@@ -12,7 +12,7 @@ from llmbole.pipeline.run import execute, plan
 from llmbole.pipeline.store import Artifact, Store
 from llmbole.record import Commit, Environment, Record, RecordError
 from llmbole.recording import test_metrics
-from llmbole.resolve import SPECIFICATIONS, resolve
+from llmbole.resolve import SPECIFICATIONS, Resolved, resolve
 from llmbole.results import load
 from llmbole.settings import SettingsError
 
@@ -103,19 +103,10 @@ def reproduce(
     Raises:
         SettingsError: The method, data set or protocol is not there, or a folder has to be given.
     """
-    models = {part: _model(part, record, folders or {}) for part in SPECIFICATIONS if part in record.config}
-    named = {"protocol": record.config["protocol"]["name"], **models}
-    if record.backbone is not None:
-        named["backbone"] = record.backbone
-    options = {"raw": raw, "device": device, "progress": progress}
-    now = resolve(record.method, dataset or record.dataset.name, {**named, **options})
-    settings, gained = _filled(record.config, now.settings, "")
-    settings["dataset"] = now.settings["dataset"]
-    for part in models:
-        settings[part] |= {key: now.settings[part][key] for key in ("name", "revision")}
-    resolved = replace(
-        now, settings=settings, options={**now.options, "store": str(store)}, label=record.label
+    resolved, gained = again(
+        record, store, dataset=dataset, raw=raw, folders=folders, device=device, progress=progress
     )
+    settings = resolved.settings
     shelf = Store(store)
     steps = plan(resolved.method, settings, shelf, resolved.method.goals)
     artifacts = execute(steps, settings, shelf, resolved.options)
@@ -128,8 +119,63 @@ def reproduce(
     )
 
 
-def _model(part: str, record: Record, folders: Mapping[str, str]) -> str:
-    """What to ask for to get an LLM or text encoder of a record: a folder, a hub id with its revision, or a name."""
+def again(
+    record: Record,
+    store: Path,
+    *,
+    dataset: str | None,
+    raw: str | None,
+    folders: Mapping[str, str] | None,
+    device: str,
+    progress: bool,
+) -> tuple[Resolved, list[str]]:
+    """A record's settings as a run of today.
+
+    Args:
+        record: The record.
+        store: Folder of artifacts.
+        dataset: The folder of the data, if the record's were a user's own.
+        raw: Folder of the data set's raw files, if they are not to be downloaded.
+        folders: Folder of the LLM (`llm`) or the text encoder (`text_encoder`), if the record's was given as one.
+        device: The torch device.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The run, and the names of the settings that the record does not know, which have today's defaults.
+
+    Raises:
+        SettingsError: The method, data set or protocol is not there, or a folder has to be given.
+    """
+    models = {
+        part: model_name(part, record, folders or {}) for part in SPECIFICATIONS if part in record.config
+    }
+    named = {"protocol": record.config["protocol"]["name"], **models}
+    if record.backbone is not None:
+        named["backbone"] = record.backbone
+    options = {"raw": raw, "device": device, "progress": progress}
+    now = resolve(record.method, dataset or record.dataset.name, {**named, **options})
+    settings, gained = _filled(record.config, now.settings, "")
+    settings["dataset"] = now.settings["dataset"]
+    for part in models:
+        settings[part] |= {key: now.settings[part][key] for key in ("name", "revision")}
+    options = {**now.options, "store": str(store)}
+    return replace(now, settings=settings, options=options, label=record.label), gained
+
+
+def model_name(part: str, record: Record, folders: Mapping[str, str]) -> str:
+    """What to ask for to get an LLM or text encoder of a record: a folder, a hub id with its revision, or a name.
+
+    Args:
+        part: `llm` or `text_encoder`.
+        record: The record.
+        folders: Folders of models that were given as one, by part.
+
+    Returns:
+        The name.
+
+    Raises:
+        SettingsError: It was a folder, and none is given.
+    """
     specification = record.config[part]
     name, revision = str(specification["name"]), str(specification["revision"])
     if part in folders:

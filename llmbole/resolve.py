@@ -108,11 +108,11 @@ def resolve_layers(model: str, dataset: str, layers: Sequence[Layer]) -> Resolve
     for where, layer in layers:
         own = _into_backbone(model, layer, settings)
         settings = merge(settings, own, where, open_keys=_open_keys(settings))
-    method = _pipeline(model)
+    method = pipeline_of(model)
     return _identified(model, method, dataset, settings, _label(defaults, settings))
 
 
-def _pipeline(model: str) -> Any:  # noqa: ANN401 - a class
+def pipeline_of(model: str) -> Any:  # noqa: ANN401 - a class
     """The class whose stages make the run of a method, or of a conventional model by itself."""
     if registry.is_method(model):
         return registry.method(model)
