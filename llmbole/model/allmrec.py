@@ -7,16 +7,20 @@ KDD 2024. Section and equation numbers are the paper's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from llmbole.llm.choice import ChoicePrompt, TitleChoice
-from llmbole.model import evaluation, ranking, stages, training
+from llmbole.model import cf, evaluation, ranking, stages, training
+from llmbole.model.alignment import Alignment, AlignSettings
 from llmbole.model.base import LLMRecommender
+from llmbole.model.conventional_scorer import ConventionalScorer
+from llmbole.model.list_scorer import ListScorer, add_titles, list_size
+from llmbole.model.new_text import new_text_vectors
+from llmbole.model.scorer import NewItems, no_new, opens
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -24,31 +28,6 @@ from llmbole.registry import register_model
 from llmbole.settings import build
 
 Interaction = Mapping[str, Tensor]  # RecBole's Interaction, of which only the columns are read
-
-
-@dataclass(frozen=True)
-class AlignSettings:
-    """Stage 1, section 4.1."""
-
-    text: str
-    encoder: Literal["tuned", "frozen"]
-    hidden: int
-    alpha: float
-    beta: float
-    matching: bool
-    reconstruction: bool
-    recommendation: bool
-    score: Literal["sum", "mean"]
-    positions: int
-    learning_rate: float
-    schedule: Literal["constant", "linear"]
-    batch_size: int
-    epochs: int
-
-    def __post_init__(self) -> None:
-        ranking.check_training(asdict(self))
-        if not (self.matching or self.reconstruction or self.recommendation):
-            raise ValueError("every loss is off; leave matching, reconstruction or recommendation on")
 
 
 @dataclass(frozen=True)
@@ -89,6 +68,8 @@ class ALLMRec(LLMRecommender):
     text = stages.encode_text
     retrieved = stages.retrieve_candidates
     goals = ("backbone_scores", "scores")
+
+    items: Tensor
 
     def __init__(
         self,
@@ -161,6 +142,20 @@ class ALLMRec(LLMRecommender):
     ) -> Mapping[str, Any]:
         """Rank the candidates of every user of the test, or of validation."""
         users = stages.open_backbone(run, data, split, backbone)
+        model = ALLMRec.trained(run, data, split, vectors, alignment, projection, users)
+        return evaluation.score_choices(run, model, data, split, retrieved)
+
+    @staticmethod
+    def trained(
+        run: StageRun,
+        data: Artifact,
+        split: Artifact,
+        vectors: Artifact,
+        alignment: Artifact,
+        projection: Artifact,
+        users: cf.Backbone,
+    ) -> ALLMRec:
+        """The trained model as it scores: with the text branch where `inference.text_branch` wants it."""
         model = ALLMRec.assemble(run, data, split, vectors, alignment, users)
         training.load_weights(model, projection)
         branch = build(InferenceSettings, run["inference"], "inference").text_branch
@@ -170,7 +165,7 @@ class ALLMRec(LLMRecommender):
             model.use_text(
                 embeddings["text"], unseen if branch == "unseen" else torch.arange(1, len(model.items))
             )
-        return evaluation.score_choices(run, model, data, split, retrieved)
+        return model
 
     @staticmethod
     def assemble(
@@ -207,6 +202,10 @@ class ALLMRec(LLMRecommender):
         if self.settings.item == "joint":
             self.items[rows] = self.standardized(text[rows]).to(self.items.device)
 
+    def add_items(self, text: Tensor) -> None:
+        """Items behind the data set's own, by their text embeddings q. Shape `[n, hidden]`."""
+        self.items = torch.cat([self.items, self.standardized(text).to(self.items.device)])
+
     def soft_vectors(self, prompt: ChoicePrompt, users: Tensor) -> dict[str, Tensor]:
         """The projected user and items of a batch's prompts, by slot. Shapes `[n, H]`."""
         vectors = {"user": self.project_user(users)} if self.settings.user else {}  # O_u = F_U(x_u), [B, H]
@@ -239,63 +238,42 @@ class ALLMRec(LLMRecommender):
         return ranking.log_likelihoods(self, interaction)
 
 
-class Alignment(LLMRecommender):
-    """Stage 1: two autoencoders whose codes are pulled together (section 4.1).
-
-    Args:
-        items: The backbone's item embeddings E. Shape `[n_items, D]`.
-        text: Gives the text vectors Q of item ids, `[n] -> [n, D_text]`; learns if it has trainable parameters.
-        settings: Of stage 1.
-    """
-
-    def __init__(self, items: Tensor, text: Any, settings: AlignSettings) -> None:  # noqa: ANN401 - a module
-        super().__init__()
-        self.settings, self.text = settings, text
-        self.register_buffer("items", items, persistent=False)  # E, [n_items, D]
-        self.encode_item = nn.Sequential(nn.Linear(items.shape[1], settings.hidden), nn.Sigmoid())  # f_I^enc
-        self.decode_item = nn.Linear(settings.hidden, items.shape[1])  # f_I^dec
-        self.encode_text = nn.Sequential(nn.Linear(text.dimension, settings.hidden), nn.Sigmoid())  # f_T^enc
-        self.decode_text = nn.Linear(settings.hidden, text.dimension)  # f_T^dec
-
-    def calculate_loss(self, interaction: Interaction) -> tuple[Tensor, ...]:
-        """Eq. 4: matching, both reconstructions, and recommendation, for a positive and a negative item per row.
-
-        Args:
-            interaction: `user_vector [B, D]`, `item [B]`, `negatives [B, 1]`.
-
-        Returns:
-            The weighted losses, scalars.
-        """
-        positive, negative = interaction["item"], interaction["negatives"][:, 0]
-        rows = torch.cat([positive, negative])  # [2B]
-        source = self.items[rows]  # E, [2B, D]
-        text = self.text(rows)  # Q, [2B, D_text]
-        joint, text_code = self.encode_item(source), self.encode_text(text)  # e and q, [2B, hidden]
-        decoded = self.decode_item(joint)  # [2B, D]
-        scores = (interaction["user_vector"].repeat(2, 1) * decoded).sum(1)  # s(x_u, f_I^dec(e_i)), [2B]
-        scores = scores / source.shape[1] if self.settings.score == "mean" else scores
-        labels = torch.cat([torch.ones_like(positive), torch.zeros_like(negative)]).to(scores.dtype)
-        zero, both = scores.new_zeros(()), 2.0  # losses are sums over the positive and the negative item
-        on = self.settings
-        return (
-            both * functional.mse_loss(joint, text_code) if on.matching else zero,  # L_matching, Eq. 1
-            on.alpha * both * functional.mse_loss(decoded, source) if on.reconstruction else zero,  # Eq. 2
-            on.beta * both * functional.mse_loss(self.decode_text(text_code), text.detach())
-            if on.reconstruction
-            else zero,  # Eq. 3
-            both * functional.binary_cross_entropy_with_logits(scores, labels)
-            if on.recommendation
-            else zero,  # L_rec
-        )
-
-    @torch.inference_mode()
-    def embeddings(self) -> dict[str, Tensor]:
-        """Of all items `joint` e and `text` q, shapes `[n_items, hidden]`, and `decoded` f_I^dec(q), `[n_items, D]`."""
-        self.eval()
-        ids = torch.arange(len(self.items), device=self.items.device)
-        text = torch.cat([self.text(chunk) for chunk in ids.split(256)])  # [n_items, D_text]
-        code = self.encode_text(text)  # q, [n_items, hidden]
-        return {"joint": self.encode_item(self.items), "text": code, "decoded": self.decode_item(code)}
+@opens(
+    ALLMRec,
+    needs=("data", "split", "backbone", "vectors", "text", "alignment", "projection"),
+    uses=(
+        "align",
+        "text_encoder",
+        "project",
+        "inference",
+        "prompt",
+        "llm",
+        "dataset",
+        "protocol",
+        "backbone",
+        "seed",
+    ),
+    reads_new=True,
+)
+def open_recommender(run: StageRun, new: NewItems | None, **made: Any) -> ListScorer:  # noqa: ANN401 - artifacts
+    """The trained model over its backbone's best items; new items come in by the text branch, as unseen ones do."""
+    data, split, vectors, alignment = (made[name] for name in ("data", "split", "vectors", "alignment"))
+    users = stages.open_backbone(run, data, split, made["backbone"])
+    model = ALLMRec.trained(run, data, split, vectors, alignment, made["projection"], users)
+    add_titles(run, model.choice, new)
+    if new is not None and model.settings.item != "none":
+        if model.settings.item == "random":
+            no_new(new, "project.item = random has no embeddings for them")
+        if model.settings.item == "joint" and run["inference"]["text_branch"] == "none":
+            no_new(new, "inference.text_branch = none leaves out the text branch, which would embed them")
+        settings = build(AlignSettings, run["align"], "align")
+        source = stages.text_vectors(run, data, split, made["text"], settings.text)
+        branch = Alignment(training.load_tensors(vectors, "vectors")["items"], source, settings)
+        training.load_weights(branch, alignment)
+        text = new_text_vectors(run, new, settings.text, None if made["text"] else source)  # Q, [n, D_text]
+        with torch.no_grad():
+            model.add_items(branch.encode_text(text))  # q, [n, hidden]
+    return ListScorer(model, ConventionalScorer(users.model, users.session), list_size(run))
 
 
 # Departures from the paper

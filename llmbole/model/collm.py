@@ -19,6 +19,10 @@ from llmbole.llm.lora import Adapter, LoraSettings
 from llmbole.llm.pair_prompt import PairPrompt, repeat_soft
 from llmbole.model import cf, evaluation, pair_prompts, stages, training
 from llmbole.model.base import LLMRecommender
+from llmbole.model.conventional_scorer import ConventionalScorer
+from llmbole.model.pair_scorer import PairScorer
+from llmbole.model.routed_scorer import MeanScorer
+from llmbole.model.scorer import NewItems, Scorer, opens
 from llmbole.model.vectors import vectors_of
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
@@ -304,6 +308,28 @@ class FreeTokens(nn.Module):
             "user": self.users(rows["user_id"]).view(-1, self.width),
             "item": self.items(rows["item_id"]).view(-1, self.width),
         }
+
+
+@opens(
+    CoLLM,
+    needs=("data", "split", "backbone", "lora", "mapping"),
+    uses=("hybrid", "ensemble", "backbone", "lora", "prompt", "answer", "llm", "dataset", "protocol", "seed"),
+)
+def open_recommender(
+    run: StageRun, new: NewItems | None, data: Artifact, split: Artifact, **made: Artifact
+) -> Scorer:
+    """The trained model as a scorer, or its mean with the backbone."""
+    opened = stages.open_backbone(run, data, split, made["backbone"])
+    retriever = ConventionalScorer(opened.model, opened.session)
+    if run["hybrid"]["encoding"] == "none":
+        prompt, adapter = pair_prompts.open_adapted(run, data, split)
+        adapter.load(made["lora"].folder)
+        scorer = PairScorer(run, pair_prompts.TextAnswers(prompt, adapter), retriever)
+    else:
+        model = CoLLM.assemble(run, data, split, made["backbone"], made["lora"])
+        pair_prompts.load_learned(model, made["mapping"])
+        scorer = PairScorer(run, model, retriever, model.encoder.length)
+    return MeanScorer(scorer, retriever) if run["ensemble"] else scorer
 
 
 # Departures from the paper and its code:

@@ -7,6 +7,9 @@ from typing import Any, ClassVar
 
 from llmbole import registry
 from llmbole.model import stages
+from llmbole.model.scorer import NewItems, Scorer, opens
+from llmbole.pipeline.run import StageRun
+from llmbole.pipeline.store import Artifact
 
 
 class LabelCheck:
@@ -46,3 +49,16 @@ class Conventional:
     split = stages.freeze_split
     backbone = stages.train_backbone
     backbone_scores = stages.score_backbone
+
+
+@opens(
+    Conventional, needs=("data", "split", "backbone"), uses=("dataset.name", "protocol", "backbone", "seed")
+)
+def open_recommender(
+    run: StageRun, new: NewItems | None, data: Artifact, split: Artifact, backbone: Artifact
+) -> Scorer:
+    """The trained model as a scorer."""
+    from llmbole.model.conventional_scorer import ConventionalScorer
+
+    opened = stages.open_backbone(run, data, split, backbone)
+    return ConventionalScorer(opened.model, opened.session)

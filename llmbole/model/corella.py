@@ -23,7 +23,11 @@ from llmbole.llm.lora import Adapter, LoraSettings
 from llmbole.llm.pair_prompt import PairPrompt
 from llmbole.model import cf, evaluation, hidden, pair_prompts, routing, stages, training, two_models
 from llmbole.model.base import LLMRecommender
+from llmbole.model.conventional_scorer import ConventionalScorer
+from llmbole.model.pair_scorer import PairScorer
+from llmbole.model.routed_scorer import RoutedScorer
 from llmbole.model.routing import RoutingSettings
+from llmbole.model.scorer import NewItems, opens
 from llmbole.model.two_models import SampleTuning
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
@@ -316,6 +320,16 @@ def alignment(pairs: Sequence[tuple[Tensor, Tensor]], exponent: float) -> Tensor
     """
     distances = torch.stack([torch.linalg.vector_norm(llm - crm, dim=1) for llm, crm in pairs])  # [C, B]
     return distances.pow(exponent).sum(0).mean()
+
+
+@opens(CoReLLa, needs=("data", "split", "backbone", "joint", "alone", "routing"), uses=BOTH)
+def open_recommender(run: StageRun, new: NewItems | None, **made: Any) -> RoutedScorer:  # noqa: ANN401 - artifacts
+    """Both models, and the share or threshold that validation rows chose."""
+    data, split, joint = made["data"], made["split"], made["joint"]
+    opened = stages.open_backbone(run, data, split, joint or made["backbone"])
+    crm, chosen = ConventionalScorer(opened.model, opened.session), made["routing"].summary
+    llm = PairScorer(run, two_models.open_llm(run, data, split, joint, made["alone"]))
+    return RoutedScorer(crm, llm, chosen["share"], chosen["threshold"])
 
 
 # Departures from the paper, and what it leaves open:

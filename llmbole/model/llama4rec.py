@@ -23,6 +23,7 @@ from llmbole.model import (
 from llmbole.model.aggregation import AggregateSettings, aggregate_lists, aggregate_ratings
 from llmbole.model.base import LLMRecommender
 from llmbole.model.reranking import Ratings
+from llmbole.model.scorer import refuses
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -88,6 +89,13 @@ class Llama4Rec(LLMRecommender):
 
         ways = reranking.answered(listwise=listwise, pointwise=pointwise)
         return reranking.score_lists(run, Llama4Rec, data, split, lists, ways, ranked)
+
+
+refuses(
+    Llama4Rec,
+    "asks its LLM about lists that its stages make for the users of the protocol's test; it has no scores for others. "
+    "Recommend with its backbone, or with a method that scores items",
+)
 
 
 # Departures from the paper

@@ -24,7 +24,9 @@ from llmbole.model import evaluation, examples, extra_feature, recgen, stages, t
 from llmbole.model.base import LLMRecommender
 from llmbole.model.examples import ExampleSettings
 from llmbole.model.in_context import Examples, InContext, InContextSettings, ItemTables, label_table
+from llmbole.model.in_context_scorer import InContextScorer
 from llmbole.model.recgen import RecGenSettings, open_llm
+from llmbole.model.scorer import NewItems, opens
 from llmbole.model.session import Session, no_leaks
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import SET, stage
@@ -313,6 +315,22 @@ def numbered(split: Artifact) -> NumberedRows:
     opened = splits.load(split.folder)
     assert isinstance(opened, PairSplit)  # the protocols of this method label pairs
     return NumberedRows(opened)
+
+
+@opens(
+    LLMCF,
+    needs=("data", "split", "item_text", "reasoning_vectors", "shown", "online"),
+    uses=("in_context", "examples", "backbone", "dataset.name", "protocol", "seed"),
+)
+def open_recommender(run: StageRun, new: NewItems | None, **made: Artifact) -> InContextScorer:
+    """The trained model, which retrieves examples for whatever it scores."""
+    parts = [made[name] for name in ("data", "split", "item_text", "reasoning_vectors", "shown")]
+    model, session = LLMCF.assemble(run, *parts)
+    training.load_weights(model, made["online"])
+    text = training.load_tensors(made["item_text"], "text")["text"].numpy()
+    chosen = training.load_tensors(made["reasoning_vectors"], "reasoning")["rows"].numpy()
+    settings = build(ExampleSettings, run["examples"], "examples")
+    return InContextScorer(model, session, model.rows, chosen, text, settings, run.seed)
 
 
 # Departures from the paper and its code:

@@ -25,6 +25,8 @@ from llmbole.llm import encode, tune
 from llmbole.llm.tune import TuneSettings
 from llmbole.model import cf, evaluation, representation, stages, training
 from llmbole.model.base import LLMRecommender
+from llmbole.model.conventional_scorer import ConventionalScorer
+from llmbole.model.scorer import NewItems, opens
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -293,6 +295,15 @@ def info_nce(scores: Tensor, temperature: float) -> Tensor:
     own = torch.arange(len(scores), device=scores.device)
     scores = scores / temperature
     return (functional.cross_entropy(scores, own) + functional.cross_entropy(scores.T, own)) / 2
+
+
+@opens(CTRL, needs=("data", "split", "tuned"), uses=("backbone", "dataset.name", "protocol", "seed"))
+def open_recommender(
+    run: StageRun, new: NewItems | None, data: Artifact, split: Artifact, tuned: Artifact
+) -> ConventionalScorer:
+    """The tuned tabular model as a scorer."""
+    opened = stages.open_backbone(run, data, split, tuned)
+    return ConventionalScorer(opened.model, opened.session)
 
 
 # Departures from the paper, which has no official code:

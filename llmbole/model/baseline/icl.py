@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmbole.model import evaluation, pair_prompts, stages
+from llmbole.model.pair_scorer import PairScorer, add_titles
+from llmbole.model.scorer import NewItems, opens
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -37,6 +39,14 @@ class ICL(pair_prompts.TextAnswers):
         """Probabilities of the rows of the test, or of validation."""
         model = ICL(pair_prompts.open_prompt(run, data, split))
         return evaluation.score_pairs(run, model, data, split, pair_prompts.rows(run, split, run.phase))
+
+
+@opens(ICL, needs=("data", "split"), uses=("prompt", "answer", "llm", "dataset", "protocol"), reads_new=True)
+def open_recommender(run: StageRun, new: NewItems | None, data: Artifact, split: Artifact) -> PairScorer:
+    """The LLM as a scorer; it knows items by their titles."""
+    prompt = pair_prompts.open_prompt(run, data, split)
+    add_titles(prompt, new)
+    return PairScorer(run, ICL(prompt))
 
 
 # Departures from the paper: the answer's probability is the softmax over both answers; the paper does not say.

@@ -22,6 +22,7 @@ from llmbole.model import (
 )
 from llmbole.model.aggregation import aggregate_lists
 from llmbole.model.base import LLMRecommender
+from llmbole.model.scorer import refuses
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -96,6 +97,13 @@ class IFT(LLMRecommender):
 
         ways = reranking.answered(listwise=listwise, pointwise=pointwise)
         return reranking.score_lists(run, IFT, data, split, lists, ways, ranked)
+
+
+refuses(
+    IFT,
+    "asks its LLM about lists that its stages make for the users of the protocol's test; it has no scores for others. "
+    "Recommend with its backbone, or with a method that scores items",
+)
 
 
 # Departures from the paper: those of Llama4Rec that are not about augmentation and aggregation.

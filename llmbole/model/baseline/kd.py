@@ -21,6 +21,8 @@ from llmbole.data.pairs import PairSplit
 from llmbole.llm.lora import LoraSettings
 from llmbole.model import cf, evaluation, pair_prompts, stages, training
 from llmbole.model.base import LLMRecommender
+from llmbole.model.conventional_scorer import ConventionalScorer
+from llmbole.model.scorer import NewItems, opens
 from llmbole.model.session import Session
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
@@ -198,6 +200,20 @@ class KD(LLMRecommender):
         """The student's probabilities of rows. Shape `[B]`."""
         scores: Tensor = self.student.predict(interaction)
         return scores
+
+
+@opens(
+    KD,
+    needs=("data", "split", "teacher", "student"),
+    uses=("distil", "backbone", "dataset.name", "protocol", "seed"),
+)
+def open_recommender(
+    run: StageRun, new: NewItems | None, data: Artifact, split: Artifact, teacher: Artifact, student: Artifact
+) -> ConventionalScorer:
+    """The student as a scorer."""
+    model, session, _ = KD.assemble(run, data, split, teacher)
+    training.load_weights(model, student)
+    return ConventionalScorer(model.student, session)
 
 
 # Departures: the teacher is tuned with LoRA on the prompt of titles, as the methods that ask about pairs are here, not

@@ -15,6 +15,8 @@ from torch import Tensor
 from llmbole.llm.choice import ChoicePrompt, TitleChoice
 from llmbole.model import evaluation, ranking, stages
 from llmbole.model.base import LLMRecommender
+from llmbole.model.list_scorer import ListScorer, add_titles, list_size
+from llmbole.model.scorer import NewItems, opens
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -72,3 +74,11 @@ class LLMOnly(LLMRecommender):
     def predict(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
         """Score rows of whole candidate lists, as the evaluation loader gives them. Shape `[rows]`."""
         return ranking.log_likelihoods(self, interaction)
+
+
+@opens(LLMOnly, needs=("data", "split"), uses=("ask", "prompt", "llm", "dataset", "protocol"), reads_new=True)
+def open_recommender(run: StageRun, new: NewItems | None, data: Artifact, split: Artifact) -> ListScorer:
+    """The LLM over lists that somebody gives; it has no backbone to make them."""
+    choice = stages.title_choice(run, data, split, user=False, item=False)
+    add_titles(run, choice, new)
+    return ListScorer(LLMOnly(choice, run["ask"]["history"]), None, list_size(run))

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from llmbole.llm.choice import ChoicePrompt, TitleChoice
 from llmbole.model import evaluation, ranking, stages, training
 from llmbole.model.base import LLMRecommender
+from llmbole.model.conventional_scorer import ConventionalScorer
+from llmbole.model.list_scorer import ListScorer, list_size
+from llmbole.model.scorer import NewItems, opens
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -130,3 +133,24 @@ class MLPLLM(LLMRecommender):
     def predict(self, interaction: Any) -> torch.Tensor:  # noqa: ANN401 - RecBole's Interaction
         """Score rows of whole candidate lists, as the evaluation loader gives them. Shape `[rows]`."""
         return ranking.log_likelihoods(self, interaction)
+
+
+@opens(
+    MLPLLM,
+    needs=("data", "split", "backbone", "vectors", "projection"),
+    uses=("project", "prompt", "llm", "dataset", "protocol", "backbone", "seed"),
+)
+def open_recommender(
+    run: StageRun,
+    new: NewItems | None,
+    data: Artifact,
+    split: Artifact,
+    backbone: Artifact,
+    vectors: Artifact,
+    projection: Artifact,
+) -> ListScorer:
+    """The trained model over lists of its backbone's best items."""
+    users = stages.open_backbone(run, data, split, backbone)
+    model = MLPLLM.assemble(run, data, split, vectors, users)
+    training.load_weights(model, projection)
+    return ListScorer(model, ConventionalScorer(users.model, users.session), list_size(run))

@@ -18,6 +18,8 @@ from llmbole.llm.lora import Adapter, LoraSettings
 from llmbole.llm.pair_prompt import PairPrompt, repeat_soft
 from llmbole.model import evaluation, pair_prompts, stages, training
 from llmbole.model.base import LLMRecommender
+from llmbole.model.pair_scorer import PairScorer, add_titles
+from llmbole.model.scorer import NewItems, opens
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -170,6 +172,22 @@ class VirtualTokens(nn.Module):
     def forward(self, rows: int) -> dict[str, Tensor]:
         """The vectors of each field, row by row. Shapes `[rows * tokens, H]`."""
         return {field: vectors.repeat(rows, 1) for field, vectors in self.vectors.items()}
+
+
+@opens(
+    Prompt4NR,
+    needs=("data", "split", "tuned"),
+    uses=("template", "lora", "prompt", "answer", "llm", "dataset", "protocol", "seed"),
+    reads_new=True,
+)
+def open_recommender(
+    run: StageRun, new: NewItems | None, data: Artifact, split: Artifact, tuned: Artifact
+) -> PairScorer:
+    """The tuned LLM as a scorer; it knows items by their titles."""
+    model = Prompt4NR.assemble(run, data, split)
+    pair_prompts.load_learned(model, tuned)
+    add_titles(model.prompt, new)
+    return PairScorer(run, model)
 
 
 # Departures, as in CoLLM's comparison, from the paper:

@@ -11,6 +11,8 @@ from typing import Any
 
 from llmbole.llm.lora import LoraSettings
 from llmbole.model import evaluation, pair_prompts, stages
+from llmbole.model.pair_scorer import PairScorer, add_titles
+from llmbole.model.scorer import NewItems, opens
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -42,6 +44,22 @@ class TALLRec(pair_prompts.TextAnswers):
         adapter.load(lora.folder)
         rows = pair_prompts.rows(run, split, run.phase)
         return evaluation.score_pairs(run, TALLRec(prompt, adapter), data, split, rows)
+
+
+@opens(
+    TALLRec,
+    needs=("data", "split", "lora"),
+    uses=("lora", "prompt", "answer", "llm", "dataset", "protocol"),
+    reads_new=True,
+)
+def open_recommender(
+    run: StageRun, new: NewItems | None, data: Artifact, split: Artifact, lora: Artifact
+) -> PairScorer:
+    """The tuned LLM as a scorer; it knows items by their titles."""
+    prompt, adapter = pair_prompts.open_adapted(run, data, split)
+    adapter.load(lora.folder)
+    add_titles(prompt, new)
+    return PairScorer(run, TALLRec(prompt, adapter))
 
 
 # Departures from TALLRec's paper, as in CoLLM's comparison: the prompt lists likes only, not in Alpaca's frame; no
