@@ -6,12 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmbole import provenance, results
 from llmbole.data.protocol import protocol
 from llmbole.pipeline.store import Artifact
 from llmbole.resolve import Resolved
+
+if TYPE_CHECKING:
+    from llmbole.inference.recommender import Recommender
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,19 @@ class Result:
         from llmbole.render import record_table
 
         return record_table(self.record)
+
+    def recommender(self, **more: Any) -> Recommender:  # noqa: ANN401
+        """The run, open to recommend with: `result.recommender()("196", k=5)`.
+
+        Args:
+            **more: As `llmbole.open_recommender` takes it: `items`, `shortlist`, `device`.
+
+        Returns:
+            The recommender.
+        """
+        from llmbole.inference.open import open_recommender
+
+        return open_recommender(self, **more)
 
 
 def record(

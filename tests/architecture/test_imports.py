@@ -18,8 +18,18 @@ PACKAGE = Path(__file__).resolve().parents[2] / "llmbole"
 
 # Top to bottom. A part imports parts below it, and of its own layer where PEERS says so.
 LAYERS = (
-    ("cli", "sweep_command", "table_command", "reproduce_command", "leaderboard_command", "__main__"),
-    ("api", "grid", "recording", "reproduce", "sweep", "resolve"),
+    (
+        "cli",
+        "sweep_command",
+        "table_command",
+        "reproduce_command",
+        "recommend_command",
+        "serve_command",
+        "leaderboard_command",
+        "__main__",
+    ),
+    ("serve",),
+    ("api", "grid", "inference", "recording", "reproduce", "sweep", "resolve"),
     (
         "render",
         "report",
@@ -44,8 +54,17 @@ LAYERS = (
 )
 # Parts of one layer that may know each other; llm and pipeline stand alone.
 PEERS = (
-    {"cli", "sweep_command", "table_command", "reproduce_command", "leaderboard_command", "__main__"},
-    {"api", "grid", "recording", "reproduce", "sweep", "resolve"},
+    {
+        "cli",
+        "sweep_command",
+        "table_command",
+        "reproduce_command",
+        "recommend_command",
+        "serve_command",
+        "leaderboard_command",
+        "__main__",
+    },
+    {"api", "grid", "inference", "recording", "reproduce", "sweep", "resolve"},
     {
         "render",
         "report",
@@ -111,7 +130,13 @@ ALLOWED = {
         )
     },
 }
-ONLY_IN = {"ray": {"sweep", "grid"}}
+ONLY_IN = {
+    "ray": {"sweep", "grid"},
+    "fastapi": {"serve"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
+    "pydantic": {"serve"},
+}
 # What names are checked with must not pull in HEAVY.
 LIGHT = (
     "llmbole",

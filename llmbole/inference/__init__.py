@@ -1,0 +1,1 @@
+"""Top-k items for users from the artifacts of a finished run."""
