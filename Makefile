@@ -45,7 +45,7 @@ lock: $(READY)  ## write requirements.lock anew from setup.py
 	$(PIP) install uv
 	mkdir -p build
 	grep -v '^#' requirements.lock > build/requirements.lock
-	$(BIN)/uv pip compile setup.py --extra dev --universal --python-version 3.10 \
+	$(BIN)/uv pip compile setup.py --extra dev --extra serve --universal --python-version 3.10 \
 	    --no-header --no-annotate --quiet --output-file build/requirements.lock
 	{ grep '^#' requirements.lock; grep -vE '^(cuda-|nvidia-|triton)' build/requirements.lock; } > build/requirements.new
 	mv build/requirements.new requirements.lock

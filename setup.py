@@ -53,6 +53,7 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS_REQUIRE = {
+    "serve": ["fastapi>=0.115", "pydantic>=2.9", "starlette>=0.40", "uvicorn>=0.32"],
     "wandb": ["wandb>=0.19"],
     "mlflow": ["mlflow>=3"],
     "quantization": ["bitsandbytes>=0.45"],
@@ -60,6 +61,7 @@ EXTRAS_REQUIRE = {
     "energy": ["codecarbon>=3"],
     "dev": [
         "build>=1.2",
+        "httpx2>=2",
         "hypothesis>=6.120",
         "mypy>=1.14",
         "packaging>=24",

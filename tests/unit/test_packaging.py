@@ -111,7 +111,8 @@ def test_pins_that_keep_recbole_working(required: dict[str, Requirement]) -> Non
 
 
 def test_extras(keywords: dict[str, Any]) -> None:
-    assert set(keywords["extras_require"]) == {"wandb", "mlflow", "quantization", "vllm", "energy", "dev"}
+    extras = {"wandb", "mlflow", "quantization", "vllm", "energy", "serve", "dev"}
+    assert set(keywords["extras_require"]) == extras
 
 
 def test_every_module_and_data_file_is_installed(keywords: dict[str, Any]) -> None:
@@ -142,7 +143,8 @@ def test_the_package_carries_at_most_ten_megabytes_of_weights() -> None:
 @pytest.mark.parametrize("platform", PLATFORMS, ids=lambda platform: platform["sys_platform"])
 def test_the_lock_fulfils_setup(keywords: dict[str, Any], python: str, platform: dict[str, str]) -> None:
     versions = pins(python, platform)
-    for text in [*keywords["install_requires"], *keywords["extras_require"]["dev"]]:
+    extras = keywords["extras_require"]
+    for text in [*keywords["install_requires"], *extras["dev"], *extras["serve"]]:
         requirement = Requirement(text)
         version = versions.get(canonicalize_name(requirement.name))
         assert version, f"requirements.lock does not pin {requirement.name}; run `make lock`"
@@ -173,5 +175,6 @@ def test_the_package_imports_what_it_requires(
 
 def test_only_the_embedded_models_scripts_need_the_dev_extra(required: dict[str, Requirement]) -> None:
     paths = [path for path in (ROOT / "llmbole").rglob("*.py") if path.parent.name != "tiny"]
-    optional = {"bitsandbytes", "vllm", "wandb", "mlflow", "codecarbon"}
+    optional = {"bitsandbytes", "vllm", "wandb", "mlflow", "codecarbon", "fastapi", "uvicorn"}
+    optional |= {"pydantic", "starlette"}
     assert imported_distributions(sorted(paths)) - set(required) <= optional
