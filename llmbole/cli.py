@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbole import leaderboard_command, reproduce_command, sweep_command, table_command
+from llmbole import (
+    leaderboard_command,
+    recommend_command,
+    reproduce_command,
+    serve_command,
+    sweep_command,
+    table_command,
+)
 from llmbole.llm.processes import is_first
 from llmbole.settings import SettingsError, close_name, parse_value
 
@@ -29,6 +36,8 @@ SUBCOMMANDS = (
     "render",
     "reproduce",
     "report",
+    "recommend",
+    "serve",
 )
 RUN_EPILOG = """settings:
   --backbone=NAME, --llm=NAME, --text_encoder=NAME, --protocol=NAME, --seed=N, --config_files=A.yaml,B.yaml
@@ -104,15 +113,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("data", _data, "fetch and convert a data set, as every run of it would")
     sub.add_argument("what", choices=("prepare",))
     sub.add_argument("dataset", help="a data set's name, or ./FOLDER of your own data")
-    sub.add_argument("--raw", default=None, help="folder of the raw files; by default they are downloaded")
-    sub.add_argument("--store", default=None, help="folder of artifacts; by default as in overall.yaml")
+    _add_folders(sub)
     sub = add(
         "check", _check, "split a data set under a protocol and look for leaks; exit status 1 if there is one"
     )
     sub.add_argument("--dataset", required=True, help="a data set's name, or ./FOLDER of your own data")
     sub.add_argument("--protocol", required=True, help="a protocol's name")
-    sub.add_argument("--raw", default=None, help="folder of the raw files; by default they are downloaded")
-    sub.add_argument("--store", default=None, help="folder of artifacts; by default as in overall.yaml")
+    _add_folders(sub)
     sub = add("list", _list, "list names")
     sub.add_argument("what", choices=LISTS)
     sub = add("store", _store, "look at or clean the folder of artifacts")
@@ -126,7 +133,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, (work, text) in leaderboard_command.COMMANDS.items():
         leaderboard_command.add_options(add(name, _leaderboard, text), work)
+    for name, command, text, module in (
+        ("recommend", _recommend, "write top-k items for users from a finished run", recommend_command),
+        ("serve", _serve, "serve a finished run over HTTP", serve_command),
+    ):
+        module.add_options(add(name, command, text, **module.FORM))
     return parser
+
+
+def _add_folders(sub: argparse.ArgumentParser) -> None:
+    """Add where raw files and artifacts lie."""
+    sub.add_argument("--raw", default=None, help="folder of the raw files; by default they are downloaded")
+    sub.add_argument("--store", default=None, help="folder of artifacts; by default as in overall.yaml")
 
 
 def _add_request(sub: argparse.ArgumentParser) -> None:
@@ -192,6 +210,7 @@ def _log_to_stderr(quiet: bool) -> None:
 
 def _say(text: str) -> None:
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+    sys.stdout.flush()
 
 
 def _say_error(text: str) -> None:
@@ -315,6 +334,14 @@ def _store(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
 
 def _reproduce(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     return reproduce_command.command(parsed, _folder(parsed.leaderboard, "leaderboard"), _say)
+
+
+def _recommend(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
+    return recommend_command.command(parsed, settings, _files(parsed), _say)
+
+
+def _serve(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
+    return serve_command.command(parsed, settings, _files(parsed), _say)
 
 
 def _leaderboard(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
