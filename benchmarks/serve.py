@@ -2,8 +2,8 @@
 
     python benchmarks/serve.py [--requests 1000] [--clients 8] [--store FOLDER]
 
-Both are trained on ml-100k if the store has them not. Each service is a process of its own, asked over loopback by
-threads of this one, which keep their connections; users come in turn.
+Both are trained on ml-100k, shortly, for speed does not depend on how well; the store keeps them. Each service is a
+process of its own, asked over loopback by threads of this one, which keep their connections; users come in turn.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 MEBIBYTE = 2**20
 USERS = 943
+SHORT = {
+    "SASRec": ["--backbone.epochs=2"],
+    "ALLMRec": ["--backbone.epochs=2", "--align.epochs=1", "--align.positions=1", "--project.positions=1"],
+}
 
 
 class Load:
@@ -71,6 +75,7 @@ def measure(model: str, requests: int, clients: int, store: str) -> None:
     """Start a service, ask it, and print what came out."""
     words = [sys.executable, str(ROOT / "run_benchmark.py"), "serve", "--quiet", "--train", "--port=0"]
     words += [f"--model={model}", "--dataset=ml-100k", f"--store={store}", "--threads=1"]
+    words += SHORT[model]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as service:
         try:
             assert service.stdout is not None
@@ -99,9 +104,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--store", default=".llmbole/store")
-    parser.add_argument("--models", default="SASRec,ALLMRec")
     parsed = parser.parse_args()
-    for model in parsed.models.split(","):
+    for model in SHORT:
         measure(model, parsed.requests, parsed.clients, parsed.store)
 
 
