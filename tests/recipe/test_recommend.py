@@ -62,7 +62,7 @@ def test_a_conventional_model_scores_as_its_evaluation_does(run, model):
 
 
 def test_all_scores_at_once_are_those_of_single_rows(run):
-    for model, protocol in (("SASRec", "loo_rank20"), ("BPR", "unified_ctr"), ("SASRec", "unified_ctr")):
+    for model, protocol in (("SASRec", "loo_rank20"), ("SASRec", "loo_ctr")):
         scorer = run(model, protocol=protocol).recommender().scorer
         contexts = [Context(user, np.arange(user, user + 5)) for user in (1, 2, 3)]
         items = np.tile(np.arange(1, 60), (3, 1))
@@ -74,9 +74,7 @@ def test_all_scores_at_once_are_those_of_single_rows(run):
 
 @pytest.mark.parametrize("model", PAIRS)
 def test_a_pair_method_scores_as_its_evaluation_does(run, model):
-    protocol = (
-        "loo_ctr" if model in ("LLMCF", "KD") else "temporal_ratio" if model == "CoReLLa" else "unified_ctr"
-    )
+    protocol = "temporal_ratio" if model == "CoReLLa" else "loo_ctr"
     result = run(model, PAIRS[model], protocol=protocol)
     recommender = result.recommender()
     split, test = recommender.split, recommender.split.part("test")
