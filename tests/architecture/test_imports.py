@@ -50,7 +50,7 @@ LAYERS = (
     ),
     ("model",),
     ("config", "data", "evaluator", "recommender", "trainer", "llm", "pipeline"),
-    ("registry", "settings", "compat"),
+    ("registry", "settings", "compat", "cluster"),
 )
 # Parts of one layer that may know each other; llm and pipeline stand alone.
 PEERS = (
@@ -84,7 +84,7 @@ PEERS = (
         "significance",
     },
     {"config", "data", "evaluator", "recommender", "trainer"},
-    {"registry", "settings", "compat"},
+    {"registry", "settings", "compat", "cluster"},
 )
 LLM_LIBRARIES = {
     "transformers",
@@ -131,7 +131,7 @@ ALLOWED = {
     },
 }
 ONLY_IN = {
-    "ray": {"sweep", "grid"},
+    "ray": {"cluster", "sweep", "grid"},
     "fastapi": {"serve"},
     "starlette": {"serve"},
     "uvicorn": {"serve"},
@@ -311,7 +311,7 @@ def test_the_package_keeps_the_rules() -> None:
         ("data.source", "from transformers import AutoTokenizer", "data does not know transformers"),
         ("data.source", "import importlib\nimportlib.import_module('peft')", "data does not know peft"),
         ("data.source", "import llmbole.model.base", "data does not stand above model"),
-        ("data.source", "from ray import tune", "ray is for ['grid', 'sweep']"),
+        ("data.source", "from ray import tune", "ray is for ['cluster', 'grid', 'sweep']"),
         ("results", "import numpy", "results may import only the standard library"),
         ("verify", "import pandas", "verify may import only the standard library"),
         ("settings", "from llmbole import registry, cli", "settings does not stand above cli"),

@@ -10,6 +10,7 @@ import pandas
 import pytest
 
 import llmbole
+from llmbole import cluster as ray_cluster
 from llmbole import sweep_record
 from llmbole.cli import main
 from llmbole.data import arrays
@@ -126,7 +127,7 @@ def test_optuna_searches_a_range_and_a_sweep_that_is_done_runs_nothing(sweep, mo
     assert [row["status"] for row in rows] == ["finished"] * 3
     rates = [row["settings"]["learning_rate"] for row in rows]
     assert len(set(rates)) == 3 and all(1e-3 <= rate <= 0.1 for rate in rates)
-    monkeypatch.setattr(cluster, "_set_environment", lambda: pytest.fail("Ray was started again"))
+    monkeypatch.setattr(ray_cluster, "_set_environment", lambda: pytest.fail("Ray was started again"))
     status, _, again = sweep(*words)
     assert (status, again) == (0, rows)
 
@@ -175,7 +176,7 @@ def report_threads(threads):
 def test_the_threads_of_a_trial_are_its_cpus(films, tmp_path, monkeypatch):
     import ray
 
-    monkeypatch.setattr(cluster, "_cores", lambda: 8)
+    monkeypatch.setattr(ray_cluster, "_cores", lambda: 8)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     request = make_request(
         "BPR",

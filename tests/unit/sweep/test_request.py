@@ -8,8 +8,9 @@ import json
 import pytest
 
 from llmbole.cli import main
+from llmbole.cluster import check_address
 from llmbole.settings import SettingsError
-from llmbole.sweep.cluster import check_address, share
+from llmbole.sweep.cluster import share
 from llmbole.sweep.request import Resources, Search, make_request
 
 RATES = {"sweep.learning_rate": [0.01, 0.1]}
