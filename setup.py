@@ -57,6 +57,7 @@ EXTRAS_REQUIRE = {
     "wandb": ["wandb>=0.19"],
     "mlflow": ["mlflow>=3"],
     "quantization": ["bitsandbytes>=0.45"],
+    "openai": ["openai>=2"],
     "vllm": ["vllm>=0.11"],
     "energy": ["codecarbon>=3"],
     "dev": [
@@ -64,6 +65,7 @@ EXTRAS_REQUIRE = {
         "httpx2>=2",
         "hypothesis>=6.120",
         "mypy>=1.14",
+        "openai>=2",
         "packaging>=24",
         "pydoclint>=0.6",
         "pytest>=8.3",

@@ -43,11 +43,14 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModel:
-    """A language model: name, pinned revision (or hash of its folder) and number of parameters."""
+    """A language model: name, pinned revision (or hash of its folder) and number of parameters.
+
+    Of a model that a server answers with, only the name is known: `revision` is `served`, `parameters` None.
+    """
 
     name: str
     revision: str
-    parameters: int
+    parameters: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -205,6 +205,9 @@ def _validation(
 def _language_model(config: Mapping[str, Any], scores: Artifact) -> results.LanguageModel | None:
     if "llm" not in config:
         return None
+    served = config.get("generate", {}).get("served_model")
+    if served:
+        return results.LanguageModel(name=served, revision="served", parameters=None)
     return results.LanguageModel(
         name=config["llm"]["name"],
         revision=config["llm"]["revision"],

@@ -109,7 +109,8 @@ def resolve_layers(model: str, dataset: str, layers: Sequence[Layer]) -> Resolve
         own = _into_backbone(model, layer, settings)
         settings = merge(settings, own, where, open_keys=_open_keys(settings))
     method = pipeline_of(model)
-    return _identified(model, method, dataset, settings, _label(defaults, settings))
+    label = _label(defaults, settings, method.run_only)
+    return _identified(model, method, dataset, settings, label)
 
 
 def pipeline_of(model: str) -> Any:  # noqa: ANN401 - a class
@@ -205,10 +206,10 @@ def _task(protocol: str) -> str | None:
     return protocols.protocol(protocol).task if protocol in protocols.names() else None
 
 
-def _label(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+def _label(defaults: Mapping[str, Any], settings: Mapping[str, Any], run_only: Sequence[str]) -> str:
     """How a run's settings differ from the defaults, for tables; what has a column of its own is left out."""
     before, now = flatten(defaults), flatten(settings)
-    own_column = {*OPTIONS, "seed", "protocol", "backbone.name", "llm.name", "text_encoder.name"}
+    own_column = {*OPTIONS, *run_only, "seed", "protocol", "backbone.name", "llm.name", "text_encoder.name"}
     changed = [key for key in now if key not in own_column and before.get(key) != now[key]]
     return ", ".join(f"{key}={now[key]}" for key in sorted(changed))
 
@@ -287,7 +288,17 @@ def _identified(model: str, method: Any, dataset: str, settings: dict[str, Any],
             settings[part], options[f"{part}_folder"] = _pinned(spec), identity.given_folder(spec)
     if method.settings_class is not None:
         method.settings_class.check(settings)
-    return Resolved(model, method, json.loads(json.dumps(settings)), options, label)
+    settings = json.loads(json.dumps(settings))
+    options |= {name: _taken(settings, name) for name in method.run_only}
+    return Resolved(model, method, settings, options, label)
+
+
+def _taken(settings: dict[str, Any], name: str) -> Any:  # noqa: ANN401 - a setting is of any type
+    """A setting of a dotted name, taken away from the others."""
+    *parents, last = name.split(".")
+    for parent in parents:
+        settings = settings[parent]
+    return settings.pop(last)
 
 
 def _pinned(spec: identity.LLMSpec | identity.EncoderSpec) -> dict[str, Any]:

@@ -1,10 +1,18 @@
-"""A small slice of real ml-100k, and models on it built with RecBole's own loaders."""
+"""A small slice of real ml-100k, models on it built with RecBole's own loaders, and a server of OpenAI's protocol."""
 
 from __future__ import annotations
 
+import json
 import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -60,3 +68,119 @@ def built(movielens_slice):
         )
 
     return build
+
+
+Behave = Callable[[str, int], Any]
+
+
+def completion(
+    text: str | None, *, finish: str = "stop", refusal: str | None = None, usage: bool = True
+) -> dict:
+    """A reply with one answer, of 7 tokens read and 3 written."""
+    message = {"role": "assistant", "content": text, "refusal": refusal}
+    counted = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "served",
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        **({"usage": counted} if usage else {}),
+    }
+
+
+@dataclass
+class Asked:
+    """What a server was asked: prompts as they came and as they were answered, bodies, keys, most at the same time."""
+
+    url: str
+    prompts: list[str] = field(default_factory=list)
+    answered: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    bodies: list[dict] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    most: int = 0
+
+
+@contextmanager
+def chat_server(behave: Behave) -> Iterator[Asked]:
+    """Serve while the block runs.
+
+    Args:
+        behave: Given a prompt and how often it came before, a reply: a JSON object; a status, headers and an object;
+            `"close"` hangs up; a number of seconds sleeps before a good answer.
+
+    Yields:
+        What was asked.
+    """
+    lock, now, seen = threading.Lock(), [0], {}
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            prompt = body["messages"][-1]["content"]
+            with lock:
+                earlier = seen.get(prompt, 0)
+                seen[prompt] = earlier + 1
+                asked.prompts.append(prompt)
+                asked.times.append(time.monotonic())
+                asked.bodies.append(body)
+                asked.keys.append(self.headers.get("authorization"))
+                now[0] += 1
+                asked.most = max(asked.most, now[0])
+            try:
+                self.reply(prompt, behave(prompt, earlier))
+            finally:
+                with lock:
+                    now[0] -= 1
+
+        def reply(self, prompt: str, said: Any) -> None:
+            if said == "close":
+                self.close_connection = True
+                return
+            if isinstance(said, float):
+                time.sleep(said)
+                said = completion(f"answer to {prompt}")
+            status, headers, content = said if isinstance(said, tuple) else (200, {}, said)
+            text = json.dumps(content).encode()
+            try:
+                self.send_response(status)
+                for name, value in {
+                    "content-type": "application/json",
+                    "content-length": str(len(text)),
+                    **headers,
+                }.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(text)
+            except OSError:  # whoever asked is gone
+                self.close_connection = True
+                return
+            if status == 200:
+                with lock:
+                    asked.answered.append(prompt)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    asked = Asked(f"http://127.0.0.1:{server.server_port}/v1")
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def chat(monkeypatch) -> SimpleNamespace:
+    """A server of OpenAI's protocol, `with chat.server(behave) as asked`, and its replies; no key is set."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return SimpleNamespace(server=chat_server, completion=completion)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from llmbole import compat
 from llmbole.config import Config
-from llmbole.data import pair_leak
+from llmbole.data import pair_leak, splits
 from llmbole.data.arrays import open_parts
 from llmbole.data.histories import newest
 from llmbole.data.pairs import PARTS, PairSplit
@@ -123,6 +124,20 @@ class NumberedLoader(PairLoader):
         found = super().take(rows)
         found.update(Interaction({ROW: rows + self.first}))
         return found
+
+
+def load_rows(folder: Path) -> NumberedRows:
+    """The rows of a frozen split of labelled pairs.
+
+    Args:
+        folder: The split's.
+
+    Returns:
+        Its rows.
+    """
+    opened = splits.load(folder)
+    assert isinstance(opened, PairSplit)  # the protocols of methods that number rows label pairs
+    return NumberedRows(opened)
 
 
 def loaders(config: Config, parts: tuple[Any, Any, Any], rows: NumberedRows) -> dict[str, NumberedLoader]:

@@ -8,12 +8,20 @@ import importlib.util
 import logging
 import types
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoTokenizer, Cache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Cache,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from llmbole.llm.identity import LLMSpec, folder
@@ -168,6 +176,39 @@ def load(
     _check_architecture(language_model)
     logger.info("loaded %s: %s, %d parameters", spec.name, model.dtype, language_model.parameters_total)
     return language_model
+
+
+def save(lm: LanguageModel, path: Path) -> None:
+    """Write a causal language model and its tokenizer as a folder that `load` takes."""
+    with quiet():
+        lm.model.save_pretrained(path)
+        lm.tokenizer.save_pretrained(path)
+
+
+def load_tokens(spec: LLMSpec) -> TextTokenizer:
+    """The tokenizer of a causal language model, without the model.
+
+    Args:
+        spec: which model.
+
+    Returns:
+        Its tokenizer.
+    """
+    with quiet():
+        return TextTokenizer(
+            AutoTokenizer.from_pretrained(
+                folder(spec), local_files_only=True, trust_remote_code=spec.trust_remote_code
+            )
+        )
+
+
+def parameter_count(spec: LLMSpec) -> int:
+    """Number of parameters of a causal language model, tied ones once, told without its weights."""
+    common = {"trust_remote_code": spec.trust_remote_code}
+    with quiet(), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder(spec), local_files_only=True, **common)
+        model = AutoModelForCausalLM.from_config(config, **common)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _dtype(spec: LLMSpec, device: torch.device) -> torch.dtype:

@@ -13,6 +13,7 @@ from llmbole.llm.identity import EncoderSpec, folder
 from llmbole.llm.quiet import quiet
 
 _TEXTS_PER_CHUNK = 1024
+TEXTS_PER_SHARD = 4096
 
 
 def load_encoder(spec: EncoderSpec, device: torch.device | str = "cpu") -> SentenceTransformer:
@@ -138,3 +139,8 @@ def encode_texts(
         if progress is not None:
             progress(len(indices))
     return result
+
+
+def shards(texts: Sequence[str]) -> list[Sequence[str]]:
+    """Texts in order, in parts that are encoded apart, so that it does not matter who encodes which."""
+    return [texts[start : start + TEXTS_PER_SHARD] for start in range(0, len(texts), TEXTS_PER_SHARD)]

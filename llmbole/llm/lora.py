@@ -120,6 +120,15 @@ class Adapter(nn.Module):
                 value.copy_(tensors[name])
 
 
+def merge(lm: LanguageModel) -> None:
+    """Add a language model's updates to its weights: it becomes a plain model that answers the same."""
+    for name, layer in list(lm.model.named_modules()):
+        if isinstance(layer, LoraLayer):
+            updated = cast(Any, layer)
+            updated.merge(safe_merge=True)
+            lm.model.set_submodule(name, updated.get_base_layer())
+
+
 def targets(lm: LanguageModel, names: tuple[str, ...] | None) -> list[str]:
     """Last names of the layers to update.
 

@@ -23,6 +23,8 @@ class LLMRecommender(AbstractRecommender):
         goals: The artifacts a run needs, the last one holding its scores, made by a phased stage.
         validates: The stage that tells the method's own validation scores while it trains, by the protocol's selection
             metric, so that a sweep can end a poor trial early; `None` if there is none.
+        run_only: Dotted names of settings that change no result, such as the address of a server: they are in no
+            artifact's key and no record, and stages read them from `run.resources`.
         settings_class: Its `check(settings)` refuses the method's own settings before any work; `None` checks nothing.
     """
 
@@ -31,6 +33,7 @@ class LLMRecommender(AbstractRecommender):
     protocols: ClassVar[tuple[str, ...]] = ()
     goals: ClassVar[tuple[str, ...]] = ("scores",)
     validates: ClassVar[str | None] = None
+    run_only: ClassVar[tuple[str, ...]] = ()
     settings_class: ClassVar[Any] = None
 
     def full_sort_predict(self, interaction: Interaction) -> torch.Tensor:

@@ -43,6 +43,7 @@ class Conventional:
     )
     goals: ClassVar[tuple[str, ...]] = ("backbone_scores",)
     validates: ClassVar[str | None] = "backbone"
+    run_only: ClassVar[tuple[str, ...]] = ()
     settings_class = LabelCheck
 
     data = stages.prepare_data

@@ -16,20 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmbole.data import splits
-from llmbole.data.numbered import ROW, NumberedRows, as_tensors, loaders
-from llmbole.data.pairs import PairSplit
+from llmbole.data.numbered import ROW, NumberedRows, as_tensors, load_rows, loaders
 from llmbole.data.text import ItemText
-from llmbole.model import evaluation, examples, extra_feature, recgen, stages, training, written
+from llmbole.model import evaluation, examples, extra_feature, generation, recgen, stages, training, written
 from llmbole.model.base import LLMRecommender
 from llmbole.model.examples import ExampleSettings
+from llmbole.model.generation import GenerateSettings
 from llmbole.model.in_context import Examples, InContext, InContextSettings, ItemTables, label_table
 from llmbole.model.in_context_scorer import InContextScorer
-from llmbole.model.recgen import RecGenSettings, open_llm
+from llmbole.model.recgen import RecGenSettings, identity, tuned_spec
 from llmbole.model.scorer import NewItems, opens
 from llmbole.model.session import Session, no_leaks
 from llmbole.pipeline.run import StageRun
-from llmbole.pipeline.stage import SET, stage
+from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
 from llmbole.settings import SettingsError, build, part_problems
@@ -65,6 +64,7 @@ class Checks:
 
     parts: Mapping[str, type] = {
         "recgen": RecGenSettings,
+        "generate": GenerateSettings,
         "reasoning": ReasoningSettings,
         "examples": ExampleSettings,
         "in_context": InContextSettings,
@@ -81,6 +81,8 @@ class Checks:
             SettingsError: Something is wrong, or the backbone does not fit.
         """
         problems = part_problems(cls.parts, settings)
+        if not problems:
+            problems = [*generation.problems(settings, "reasoning"), *recgen.problems(settings)]
         if problems:
             raise SettingsError("\n".join(problems))
         extra_feature.check_backbone(settings["backbone"]["name"])
@@ -98,6 +100,7 @@ class LLMCF(LLMRecommender):
     """
 
     protocols = ("loo_ctr", "unified_ctr", "temporal_ratio")
+    run_only = (*generation.RUN_ONLY, *recgen.RUN_ONLY)
     settings_class = Checks
     goals = ("backbone_scores", "scores")
     validates = "online"
@@ -106,6 +109,7 @@ class LLMCF(LLMRecommender):
     split = stages.freeze_split
     backbone = stages.train_backbone  # the base model, by itself
     backbone_scores = stages.score_backbone
+    tuned_llm = recgen.tune_recgen  # the LLM on recommendations, and on general instructions
 
     def __init__(
         self,
@@ -128,19 +132,9 @@ class LLMCF(LLMRecommender):
         return {"did": f"{len(texts) - 1} texts, width {vectors.shape[1]}"}
 
     @stage(
-        makes="recgen",
-        needs=("data", "split"),
-        uses=("recgen", "llm", "dataset", "seed"),
-        when=("recgen.variant", SET),
-    )
-    def tune_recgen(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
-        """Tune the LLM on recommendations, and on general instructions."""
-        return recgen.tune_recgen(run, data, split, numbered(split))
-
-    @stage(
         makes="reasoning",
         needs=("data", "split", "recgen"),
-        uses=("reasoning", "recgen", "llm", "dataset", "seed"),
+        uses=("reasoning", "llm", generation.SERVED_MODEL, "dataset", "seed"),
     )
     def reason(run: StageRun, data: Artifact, split: Artifact, recgen: Artifact | None) -> Mapping[str, Any]:
         """Chains of thought of sampled training rows: c_i = LLM(P(x_i, y_i))."""
@@ -153,18 +147,22 @@ class LLMCF(LLMRecommender):
         prompts = written.row_prompts(
             settings.text, settings.listed, names, rows, numbers, run["dataset"]["words"], settings.decisions
         )
-        lm, model = open_llm(run, recgen)
-        found = written.write_texts(run, lm, model, settings, prompts)
+        model = generation.Model(tuned_spec(run, recgen), identity(run, recgen))
+        found, parameters = generation.write_texts(run, model, settings, prompts)
         entries = [
             {"row": int(number), "text": text} for number, text in zip(numbers, found.texts, strict=True)
         ]
         written.save_texts(run.folder / written.TEXTS, entries)
-        did = f"{len(numbers)} rows, {found.distinct} distinct prompts, {found.empty} empty answers"
+        did = (
+            f"{len(numbers)} rows, {found.distinct} distinct prompts, {found.empty} empty answers "
+            f"({found.refused} refused)"
+        )
         return {
             "rows": len(numbers),
             "distinct": found.distinct,
             "empty": found.empty,
-            "llm_parameters": lm.parameters_total,
+            "refused": found.refused,
+            "llm_parameters": parameters,
             "did": did,
         }
 
@@ -174,7 +172,7 @@ class LLMCF(LLMRecommender):
         entries = [entry for entry in written.load_texts(reasoning) if entry["text"]]
         if not entries:
             raise ValueError("the LLM answered every prompt with nothing; choose another prompt or LLM")
-        vectors = written.encode_texts(run, [entry["text"] for entry in entries])
+        vectors = generation.encode_texts(run, [entry["text"] for entry in entries])
         tensors = {
             "vectors": torch.from_numpy(vectors),
             "rows": torch.tensor([entry["row"] for entry in entries]),
@@ -312,9 +310,7 @@ class LLMCF(LLMRecommender):
 
 def numbered(split: Artifact) -> NumberedRows:
     """The rows of a frozen split of labelled pairs."""
-    opened = splits.load(split.folder)
-    assert isinstance(opened, PairSplit)  # the protocols of this method label pairs
-    return NumberedRows(opened)
+    return load_rows(split.folder)
 
 
 @opens(
@@ -347,4 +343,4 @@ def open_recommender(run: StageRun, new: NewItems | None, **made: Artifact) -> I
 #   decoder has none, as in the code;
 # - the conventional model reads all fields that RecBole gives it, and the feature as one more embedded field; DIN's
 #   MLP reads it behind its own input;
-# - RecGen's tuning has no variants Half and R3F, and there is no retrieval task.
+# - there is no retrieval task.

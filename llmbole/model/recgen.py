@@ -7,7 +7,7 @@ that it compares.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,31 +15,40 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmbole.data.numbered import NumberedRows
+from llmbole.data.numbered import load_rows
 from llmbole.llm import backbone as language_models
-from llmbole.llm import instruct, tune
+from llmbole.llm import hub_file, instruct, tune
 from llmbole.llm.backbone import LanguageModel
-from llmbole.llm.lora import Adapter, LoraSettings
+from llmbole.llm.identity import LLMSpec
+from llmbole.llm.lora import Adapter, LoraSettings, merge
 from llmbole.llm.tune import TuneSettings
-from llmbole.model import pair_prompts, stages, training, written
+from llmbole.model import stages, training, written
 from llmbole.pipeline.run import StageRun
+from llmbole.pipeline.stage import SET, stage
 from llmbole.pipeline.store import Artifact, file_hash
 from llmbole.settings import build
 
 SLOTS = ("history", "target")
 
 
+HALVES = ("half", "half_mixed")
+MIXED = ("mixed", "half_mixed")
+FILES = "recgen.general.files"
+RUN_ONLY = (FILES,)
+"""Settings that change nothing: where general instructions lie, which their SHA-256 pins."""
+
+
 @dataclass(frozen=True)
 class GeneralSettings:
-    """A local file of general instructions.
+    """Files of general instructions, one behind the other.
 
     Attributes:
-        file: Alpaca's or LIMA's form; `None` for none.
-        sha256: Of the file, so that other content is another artifact.
+        files: In Alpaca's or LIMA's form: paths, or `hf://datasets/OWNER/NAME@COMMIT/PATH`.
+        sha256: Of each file, so that other content is another artifact.
     """
 
-    file: str | None
-    sha256: str | None
+    files: tuple[str, ...]
+    sha256: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -47,24 +56,30 @@ class RecGenSettings(TuneSettings):
     """How the LLM is tuned.
 
     Attributes:
-        variant: `None` leaves it as it is; `lora`; `full`, all weights; `neft`, all with noise on embeddings;
-            `wise_ft`, all, then a mean of weights before and after; `mixed`, all, with general instructions: RecGen.
+        variant: `None` leaves it as it is; `lora`; `full`, all weights; `half`, all, on half the recommendations;
+            `neft`, all, with noise on embeddings; `r3f`, all, with a loss that keeps predictions smooth; `wise_ft`,
+            all, then a mean of weights before and after; `mixed`, all, with general instructions: RecGen;
+            `half_mixed`, so on half the recommendations: Rec(Half)Gen.
         text: The prompt of a recommendation, whose answer is Yes or No.
-        rows: Recommendations, drawn from the training rows.
-        general: General instructions of `mixed`.
+        rows: Recommendations, drawn from the training rows; the halves take half of them.
+        general: General instructions of `mixed` and `half_mixed`.
         max_tokens: Longer lessons are cut.
+        epochs: Passes over all lessons, in place of `steps`; `None` takes `steps`.
         noise: Of `neft`.
+        smoothness: Of `r3f`.
         ensemble: Share of the tuned weights in the mean of `wise_ft`.
         lora: Sizes of `lora`.
         listed: How items are listed.
     """
 
-    variant: Literal["lora", "full", "neft", "wise_ft", "mixed"] | None
+    variant: Literal["lora", "full", "half", "neft", "r3f", "wise_ft", "mixed", "half_mixed"] | None
     text: str
     rows: int
     general: GeneralSettings
     max_tokens: int
+    epochs: float | None
     noise: float
+    smoothness: instruct.Smoothness
     ensemble: float
     lora: LoraSettings
     listed: written.ListSettings
@@ -73,26 +88,50 @@ class RecGenSettings(TuneSettings):
         super().__post_init__()
         problems = [
             f"{name} = {getattr(self, name)}: must be at least {least}"
-            for name, least in (("rows", 1), ("max_tokens", 2), ("noise", 0))
+            for name, least in (("rows", 2), ("max_tokens", 2), ("noise", 0))
             if getattr(self, name) < least
         ]
         if not 0 <= self.ensemble <= 1:
             problems.append(f"ensemble = {self.ensemble}: must be in [0, 1]")
+        if self.epochs is not None and not 0 < self.epochs < float("inf"):
+            problems.append(f"epochs = {self.epochs}: must be a number above 0, or null")
         problems += self._general_problems()
         if problems:
             raise ValueError("\n".join(problems))
         written.check_slots(self.text, SLOTS)
 
     def _general_problems(self) -> list[str]:
-        given = self.general.file
-        if self.variant != "mixed":
-            return [] if given is None else [f"general.file = {given!r} is read by variant mixed alone"]
-        if given is None:
-            return ["variant = mixed needs general instructions: set general.file"]
-        if not Path(given).expanduser().is_file():
-            return [f"general.file = {given!r}: there is no such file"]
-        found = file_hash(Path(given).expanduser())
-        return [] if found == self.general.sha256 else [f"general.sha256 must be that of {given!r}: {found}"]
+        files, sums = self.general.files, self.general.sha256
+        if self.variant not in MIXED:
+            return [f"general.files = {list(files)!r} is read by mixed and half_mixed alone"] if files else []
+        if not files:
+            return [f"variant = {self.variant} needs general instructions: set general.files"]
+        missing = [f"general.files: {wrong}" for each in files if (wrong := hub_file.problem(each))]
+        if missing:
+            return missing
+        here = [None if each.startswith(hub_file.PREFIX) else _checksum(each) for each in files]
+        if len(sums) != len(files) or any(
+            own not in (None, given) for own, given in zip(here, sums, strict=True)
+        ):
+            found = [own or "the hub's" for own in here]
+            return [f"general.sha256 must be those of {list(files)!r}: {found}"]
+        return []
+
+    @property
+    def recommendations(self) -> int:
+        """How many recommendations the variant takes."""
+        return self.rows // 2 if self.variant in HALVES else self.rows
+
+    def for_lessons(self, number: int) -> RecGenSettings:
+        """These settings with the steps that `epochs` asks for."""
+        if self.epochs is None:
+            return self
+        steps = max(1, round(self.epochs * number / (self.batch_size * self.accumulation)))
+        return replace(self, steps=steps)
+
+
+def _checksum(name: str) -> str:
+    return file_hash(Path(name).expanduser())
 
 
 class Tuned(nn.Module):
@@ -117,84 +156,118 @@ class Tuned(nn.Module):
 
 def settings_of(run: StageRun) -> RecGenSettings:
     """The run's settings; the stage must declare `recgen`."""
-    return build(RecGenSettings, run["recgen"], "recgen")
+    general = {**run["recgen"]["general"], "files": run.resources[FILES]}
+    return build(RecGenSettings, {**run["recgen"], "general": general}, "recgen")
 
 
-def tune_recgen(run: StageRun, data: Artifact, split: Artifact, rows: NumberedRows) -> dict[str, Any]:
-    """Tune the run's LLM and write what was learned to the stage's folder.
+def problems(settings: Mapping[str, Any]) -> list[str]:
+    """What can't be tuned, of settings whose parts are sound.
 
     Args:
-        run: The stage; it must declare `recgen`, `llm`, `dataset` and `seed`.
-        data: Prepared data.
-        split: Frozen split.
-        rows: Its rows.
+        settings: All settings.
 
     Returns:
-        The stage's summary.
+        Messages.
     """
+    if settings["recgen"]["variant"] is not None and settings["llm"].get("quantization"):
+        return [
+            "recgen.variant writes a whole model: leave llm.quantization empty, and quantize the tuned one"
+        ]
+    return []
+
+
+@stage(
+    makes="recgen",
+    needs=("data", "split"),
+    uses=("recgen", "llm", "dataset", "seed"),
+    when=("recgen.variant", SET),
+)
+def tune_recgen(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
+    """Tune the LLM on recommendations, and on general instructions; the artifact holds the tuned model as a folder."""
     training.seed_everything(run.seed)
     settings = settings_of(run)
-    lm, module = _open(run, settings)
-    own = _recommendations(run, data, split, rows, settings)
-    general = instruct.read(Path(settings.general.file).expanduser()) if settings.general.file else []
+    lm = language_models.load(stages.llm_spec(run), stages.device(run))
+    module = Tuned(lm, settings.lora if settings.variant == "lora" else None)
+    own, general = _recommendations(run, data, split, settings), _general(settings)
     lessons = instruct.lessons(lm, [*own, *general], settings.max_tokens)
-    before = tune.learned(module)
-    noise = settings.noise if settings.variant == "neft" else 0.0
+    settings = settings.for_lessons(len(lessons))
+    before = tune.learned(module) if settings.variant == "wise_ft" else {}
 
     def loss(numbers: Tensor) -> tuple[Tensor, int]:
-        return instruct.answer_loss(lm, [lessons[number] for number in numbers.tolist()], noise)
+        batch = [lessons[number] for number in numbers.tolist()]
+        if settings.variant == "r3f":
+            return instruct.smooth_answer_loss(lm, batch, settings.smoothness)
+        return instruct.answer_loss(lm, batch, settings.noise if settings.variant == "neft" else 0.0)
 
     with run.progress(settings.steps, "step") as ticker:
         tuned = tune.tune(
             module, loss, len(lessons), settings, seed=run.seed, workspace=run.workspace, progress=ticker
         )
-    after = tune.learned(module)
     if settings.variant == "wise_ft":
-        after = {name: torch.lerp(before[name], after[name], settings.ensemble) for name in after}
-    training.save_tensors(run.folder / f"{training.WEIGHTS}.safetensors", after)
+        after = tune.learned(module)
+        mean = {name: torch.lerp(before[name], after[name], settings.ensemble) for name in after}
+        module.load_state_dict(mean, strict=False)
     count = sum(each.numel() for each in module.parameters() if each.requires_grad)
     run.count(trainable_parameters=count, llm_tokens=tuned.tokens)
+    if settings.variant == "lora":
+        merge(lm)
+    name = f"recgen-{settings.variant}"
+    language_models.save(lm, run.folder / name)
     left_out = len(own) + len(general) - len(lessons)
     return {
+        "folder": name,
         "recommendations": len(own),
         "general": len(general),
         "left_out": left_out,
+        "steps": tuned.step,
         "loss": tuned.loss,
         "did": f"{settings.variant}: {count:,} parameters, {tuned.step} steps over {len(lessons)} lessons "
         f"({left_out} were too long), loss {tuned.loss:.4f}",
     }
 
 
-def open_llm(run: StageRun, recgen: Artifact | None) -> tuple[LanguageModel, Mapping[str, Any]]:
-    """The run's LLM as it comes or as it was tuned, and what it is.
+def tuned_spec(run: StageRun, recgen: Artifact | None) -> LLMSpec:
+    """Where the run's LLM lies, as it comes or as it was tuned.
 
     Args:
-        run: The stage; it must declare `recgen` and `llm`.
-        recgen: What was learned; `None` for nothing.
+        run: The stage; it must declare `llm`.
+        recgen: The tuned LLM; `None` for the LLM as it comes.
 
     Returns:
-        The frozen language model, and name, revision and tuning.
+        The language model.
     """
-    settings = settings_of(run)
+    spec: LLMSpec = stages.llm_spec(run)
     if recgen is None:
-        lm = language_models.load(stages.llm_spec(run), stages.device(run)).freeze()
-        return lm, {"llm": run["llm"], "recgen": None}
-    lm, module = _open(run, settings)
-    pair_prompts.load_learned(module, recgen)
-    return lm.freeze(), {"llm": run["llm"], "recgen": recgen.key}
+        return spec
+    return replace(spec, name=str(recgen.folder / recgen.summary["folder"]), revision=None)
 
 
-def _open(run: StageRun, settings: RecGenSettings) -> tuple[LanguageModel, Tuned]:
-    lm = language_models.load(stages.llm_spec(run), stages.device(run))
-    return lm, Tuned(lm, settings.lora if settings.variant == "lora" else None)
+def identity(run: StageRun, recgen: Artifact | None) -> Mapping[str, Any]:
+    """What the run's LLM is: name, revision and tuning; the stage must declare `llm`."""
+    return {"llm": run["llm"], "recgen": None if recgen is None else recgen.key}
+
+
+def _general(settings: RecGenSettings) -> list[instruct.Instruction]:
+    """General instructions of files that are the pinned ones."""
+    if settings.variant not in MIXED:
+        return []
+    found: list[instruct.Instruction] = []
+    for name, wanted in zip(settings.general.files, settings.general.sha256, strict=True):
+        path = hub_file.located(name)
+        if file_hash(path) != wanted:
+            raise ValueError(f"{name}: its SHA-256 is {file_hash(path)}, and general.sha256 says {wanted}")
+        found += instruct.read(path)
+    return found
 
 
 def _recommendations(
-    run: StageRun, data: Artifact, split: Artifact, rows: NumberedRows, settings: RecGenSettings
+    run: StageRun, data: Artifact, split: Artifact, settings: RecGenSettings
 ) -> list[instruct.Instruction]:
     """Instructions made of training rows: will the user choose the item?"""
+    rows = load_rows(split.folder)
     train = rows.numbers("train")
-    drawn = np.random.default_rng(run.seed).choice(train, min(settings.rows, len(train)), replace=False)
+    size = min(settings.recommendations, len(train))
+    drawn = np.random.default_rng(run.seed).choice(train, size, replace=False)
     names = written.item_names(data, split, settings.listed)
     words = run["dataset"]["words"]
     prompts = written.row_prompts(settings.text, settings.listed, names, rows, drawn, words)

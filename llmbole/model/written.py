@@ -7,14 +7,12 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from llmbole.data.numbered import NumberedRows
 from llmbole.llm import encode
-from llmbole.llm.backbone import LanguageModel
-from llmbole.llm.texts import LocalEngine, TextStore, Written, write
 from llmbole.model import stages
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.store import Artifact
@@ -25,16 +23,14 @@ TEXTS = "texts.jsonl"
 
 @dataclass(frozen=True)
 class WritingSettings:
-    """How texts are generated.
+    """How texts are decoded.
 
     Attributes:
-        engine: `local`: the run's LLM on this machine.
         max_new_tokens: Longest answer.
         repetition_penalty: Divides the logits of tokens that the answer already has; 1 is none.
         batch_size: Prompts of one batch.
     """
 
-    engine: Literal["local"]
     max_new_tokens: int
     repetition_penalty: float
     batch_size: int
@@ -144,28 +140,6 @@ def row_prompts(
         )
         for number, history in zip(numbers, histories, strict=True)
     ]
-
-
-def write_texts(
-    run: StageRun, lm: LanguageModel, model: Mapping[str, Any], settings: WritingSettings, prompts: list[str]
-) -> Written:
-    """Have prompts answered; a stage that was killed goes on where it was.
-
-    Args:
-        run: The stage, whose workspace keeps answers while it is under way.
-        lm: The language model.
-        model: What the language model is.
-        settings: How texts are generated.
-        prompts: What is asked.
-
-    Returns:
-        The answers.
-    """
-    engine = LocalEngine(lm, model, settings.max_new_tokens, settings.repetition_penalty)
-    with run.progress(len(set(prompts)), "text") as ticker:
-        written = write(engine, prompts, TextStore(run.workspace / TEXTS), settings.batch_size, ticker)
-    run.count(llm_tokens=engine.tokens)
-    return written
 
 
 def save_texts(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:

@@ -26,6 +26,7 @@ LAYERS = (
         "recommend_command",
         "serve_command",
         "leaderboard_command",
+        "ability_command",
         "__main__",
     ),
     ("serve",),
@@ -62,6 +63,7 @@ PEERS = (
         "recommend_command",
         "serve_command",
         "leaderboard_command",
+        "ability_command",
         "__main__",
     },
     {"api", "grid", "inference", "recording", "reproduce", "sweep", "resolve"},
@@ -94,6 +96,7 @@ LLM_LIBRARIES = {
     "tokenizers",
     "bitsandbytes",
     "vllm",
+    "openai",
 }
 FORBIDDEN = {
     "data": LLM_LIBRARIES,
@@ -131,7 +134,7 @@ ALLOWED = {
     },
 }
 ONLY_IN = {
-    "ray": {"cluster", "sweep", "grid"},
+    "ray": {"cluster", "sweep", "grid", "llm"},
     "fastapi": {"serve"},
     "starlette": {"serve"},
     "uvicorn": {"serve"},
@@ -311,7 +314,7 @@ def test_the_package_keeps_the_rules() -> None:
         ("data.source", "from transformers import AutoTokenizer", "data does not know transformers"),
         ("data.source", "import importlib\nimportlib.import_module('peft')", "data does not know peft"),
         ("data.source", "import llmbole.model.base", "data does not stand above model"),
-        ("data.source", "from ray import tune", "ray is for ['cluster', 'grid', 'sweep']"),
+        ("data.source", "from ray import tune", "ray is for ['cluster', 'grid', 'llm', 'sweep']"),
         ("results", "import numpy", "results may import only the standard library"),
         ("verify", "import pandas", "verify may import only the standard library"),
         ("settings", "from llmbole import registry, cli", "settings does not stand above cli"),

@@ -11,7 +11,7 @@ import torch
 
 from llmbole.api import plan
 from llmbole.llm import backbone as language_models
-from llmbole.llm import encode, texts
+from llmbole.llm import encode, local
 from llmbole.llm.identity import LLMSpec
 from llmbole.model import examples, training
 from llmbole.results import load
@@ -82,7 +82,7 @@ def test_online_no_language_model_no_encoder_and_no_search_is_touched(short, mon
     for module, name in (
         (language_models, "load"),
         (encode, "load_encoder"),
-        (texts, "greedy"),
+        (local, "greedy"),
         (examples, "retrieve"),
     ):
         monkeypatch.setattr(module, name, refuse)
@@ -110,7 +110,7 @@ def test_a_killed_generation_goes_on_and_asks_each_prompt_once(short, monkeypatc
     class Killed(BaseException):
         pass
 
-    whole, asked = texts.LocalEngine.answer, []
+    whole, asked = local.LocalEngine.answer, []
 
     def dying(engine, prompts):
         if len(asked) >= 2:
@@ -119,11 +119,11 @@ def test_a_killed_generation_goes_on_and_asks_each_prompt_once(short, monkeypatc
         return whole(engine, prompts)
 
     settings = {"reasoning.batch_size": 8, "seed": 8}
-    monkeypatch.setattr(texts.LocalEngine, "answer", dying)
+    monkeypatch.setattr(local.LocalEngine, "answer", dying)
     with pytest.raises(Killed):
         short(settings)
     monkeypatch.setattr(
-        texts.LocalEngine,
+        local.LocalEngine,
         "answer",
         lambda engine, prompts: asked.append(list(prompts)) or whole(engine, prompts),
     )
@@ -181,7 +181,19 @@ def test_a_second_weight_of_the_reconstruction_generates_nothing(short, raw_slic
         ({"reasoning.share": 0.0, "examples.count": 3}, r"(?s)share = 0.0.*count = 3: must be even"),
         ({"reasoning.text": "{history} {target}"}, "lacks {decision}"),
         ({"reasoning.text": "{history} {target} {decision} {mood}"}, "has the slot 'mood'"),
-        ({"reasoning.engine": "remote"}, "none of 'local'"),
+        ({"generate.engine": "remote"}, "none of 'local'"),
+        ({"generate.engine": "openai"}, "needs served_model"),
+        ({"generate.served_model": "m"}, "is a server's: set engine=openai"),
+        (
+            {
+                "generate.engine": "openai",
+                "generate.served_model": "m",
+                "generate.base_url": "http://a:b@c/v1",
+            },
+            "holds a secret",
+        ),
+        ({"generate.engine": "vllm"}, r"reasoning.repetition_penalty = 1.2.*set it to 1"),
+        ({"recgen.variant": "lora", "llm.quantization": "4bit"}, "writes a whole model"),
         ({"in_context.width": 30}, r"multiple of 2 \* heads"),
     ],
 )
@@ -200,11 +212,16 @@ TUNING = {
 CHEAP = {"in_context.pooling": "mean", "examples.count": 2}
 
 
+def tuned(result):
+    """The folder of a run's tuned LLM."""
+    return result.artifacts["recgen"].folder / result.artifacts["recgen"].summary["folder"]
+
+
 def learned(result):
-    return training.load_tensors(result.artifacts["recgen"], training.WEIGHTS)
+    return language_models.load(LLMSpec(str(tuned(result)))).model.state_dict()
 
 
-@pytest.mark.parametrize("variant", ["lora", "neft"])
+@pytest.mark.parametrize("variant", ["lora", "r3f"])
 def test_a_tuned_llm_reasons_otherwise_and_is_itself_left_as_it_was(short, variant):
     before = language_models.load(LLMSpec("tiny")).checksum()
     result = short({**TUNING, **CHEAP, "recgen.variant": variant})
@@ -226,7 +243,7 @@ def test_an_ensemble_of_weights_lies_between_both(short):
     full = learned(short({**TUNING, **CHEAP, "recgen.variant": "full"}))
     base = language_models.load(LLMSpec("tiny")).model.state_dict()
     for name, value in found[0.6].items():
-        own = base[name.removeprefix("part.")]
+        own = base[name]
         torch.testing.assert_close(found[0.0][name], own)
         torch.testing.assert_close(value, own + 0.6 * (full[name] - own), rtol=1e-4, atol=1e-6)
 
@@ -235,14 +252,69 @@ def test_recgen_mixes_in_general_instructions_of_a_pinned_file(short, tmp_path):
     path = tmp_path / "general.json"
     rows = [{"instruction": f"Say {number}.", "input": "", "output": str(number)} for number in range(6)]
     path.write_text(json.dumps(rows), encoding="utf-8")
-    own = {**TUNING, **CHEAP, "recgen.variant": "mixed", "recgen.general.file": str(path)}
-    with pytest.raises(SettingsError, match=r"general\.sha256 must be that of"):
+    own = {**TUNING, **CHEAP, "recgen.variant": "mixed", "recgen.general.files": [str(path)]}
+    with pytest.raises(SettingsError, match=r"general\.sha256 must be those of"):
         short(own)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    result = short({**own, "recgen.general.sha256": digest})
+    result = short({**own, "recgen.general.sha256": [digest]})
     summary = result.artifacts["recgen"].summary
     assert (summary["recommendations"], summary["general"], summary["left_out"]) == (24, 6, 0)
+    halved = {"recgen.variant": "half_mixed", "recgen.epochs": 1.0, "recgen.learning_rate": 1e-4}
+    half = short({**own, **halved, "recgen.general.sha256": [digest]})
+    summary = half.artifacts["recgen"].summary
+    assert (summary["recommendations"], summary["general"], summary["steps"]) == (
+        12,
+        6,
+        4,
+    )  # 18 in batches of 4
+    moved = path.rename(tmp_path / "moved.json")
+    again = short({**own, "recgen.general.files": [str(moved)], "recgen.general.sha256": [digest]})
+    assert again.artifacts["recgen"].key == result.artifacts["recgen"].key
+    assert str(tmp_path) not in again.path.read_text(encoding="utf-8")
+    moved.rename(path)
     with pytest.raises(SettingsError, match="mixed needs general instructions"):
         short({**TUNING, "recgen.variant": "mixed"})
-    with pytest.raises(SettingsError, match="read by variant mixed alone"):
+    with pytest.raises(SettingsError, match="read by mixed and half_mixed alone"):
         short({**own, "recgen.variant": "full"})
+
+
+def test_a_tuned_llm_is_an_llm_that_other_methods_take(short, run):
+    folder = tuned(short({**TUNING, **CHEAP, "recgen.variant": "lora"}))
+    found = {
+        name: run("ICL", {"llm": name, "prompt.history": 2}, protocol="loo_ctr")
+        for name in ("tiny", str(folder))
+    }
+    plain, other = found["tiny"].record, found[str(folder)].record
+    assert other.llm.name == "./recgen-lora" and other.llm.parameters == plain.llm.parameters
+    assert other.llm.revision != plain.llm.revision and other.metrics["LogLoss"] != plain.metrics["LogLoss"]
+
+
+def test_a_server_writes_the_reasoning_and_its_address_is_nobodys_concern(short, chat):
+    own = {
+        **CHEAP,
+        "generate.engine": "openai",
+        "generate.served_model": "big",
+        "reasoning.repetition_penalty": 1.0,
+    }
+
+    def behave(prompt, earlier):
+        if not earlier and len(prompt) % 3 == 0:
+            return 503, {}, {}
+        return (
+            chat.completion(None, refusal="no")
+            if len(prompt) % 4 == 0
+            else chat.completion(f"since {prompt[-40:]}")
+        )
+
+    with chat.server(behave) as asked:
+        result = short({**own, "generate.base_url": asked.url})
+    summary, record = result.artifacts["reasoning"].summary, result.record
+    assert len(asked.answered) == len(set(asked.prompts)) == summary["distinct"]
+    assert (
+        summary["refused"] == summary["empty"] == sum(len(each) % 4 == 0 for each in set(asked.prompts)) > 0
+    )
+    assert (record.llm.name, record.llm.parameters) == ("big", None)
+    assert record.config["generate"] == {"served_model": "big"} and "127.0.0.1" not in result.path.read_text()
+    assert record.cost["reasoning"].llm_tokens == 10 * len(asked.answered)
+    assert short({**own, "generate.base_url": "http://127.0.0.1:9/v1"}).record.artifacts == record.artifacts
+    assert not verify(result.path.parents[2])

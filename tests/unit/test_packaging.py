@@ -111,7 +111,7 @@ def test_pins_that_keep_recbole_working(required: dict[str, Requirement]) -> Non
 
 
 def test_extras(keywords: dict[str, Any]) -> None:
-    extras = {"wandb", "mlflow", "quantization", "vllm", "energy", "serve", "dev"}
+    extras = {"wandb", "mlflow", "quantization", "openai", "vllm", "energy", "serve", "dev"}
     assert set(keywords["extras_require"]) == extras
 
 
@@ -175,6 +175,6 @@ def test_the_package_imports_what_it_requires(
 
 def test_only_the_embedded_models_scripts_need_the_dev_extra(required: dict[str, Requirement]) -> None:
     paths = [path for path in (ROOT / "llmbole").rglob("*.py") if path.parent.name != "tiny"]
-    optional = {"bitsandbytes", "vllm", "wandb", "mlflow", "codecarbon", "fastapi", "uvicorn"}
+    optional = {"bitsandbytes", "openai", "vllm", "wandb", "mlflow", "codecarbon", "fastapi", "uvicorn"}
     optional |= {"pydantic", "starlette"}
     assert imported_distributions(sorted(paths)) - set(required) <= optional

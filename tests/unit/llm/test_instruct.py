@@ -8,7 +8,16 @@ import json
 import pytest
 import torch
 
-from llmbole.llm.instruct import Instruction, Lesson, answer_loss, lessons, read
+from llmbole.llm.instruct import (
+    Instruction,
+    Lesson,
+    Smoothness,
+    answer_loss,
+    lessons,
+    read,
+    smooth_answer_loss,
+    symmetric_divergence,
+)
 
 ALPACA = [
     {"instruction": "Name a colour.", "input": "", "output": "Red."},
@@ -78,3 +87,28 @@ def test_noise_changes_the_loss_within_its_range(folders):
     length, width = seen[0].shape[1:]
     moved = (seen[1] - seen[0]).abs().max().item()
     assert 0.5 < moved / (5 / (length * width) ** 0.5) <= 1.0001
+
+
+def test_the_divergence_is_that_by_hand():
+    """p = (1/2, 1/2), q = (3/4, 1/4): KL(p | q) + KL(q | p) = (q - p) log(q / p) summed = 1/4 log 3."""
+    p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.75, 0.25]]).log()
+    expected = torch.tensor(0.25 * 3.0).log() - torch.tensor(0.25).log()
+    torch.testing.assert_close(symmetric_divergence(p + 3, q), 0.25 * expected)
+    torch.testing.assert_close(symmetric_divergence(q, p), symmetric_divergence(p, q))
+    assert symmetric_divergence(p, p) == 0
+
+
+@pytest.mark.parametrize("noise", ["normal", "uniform"])
+def test_a_smooth_loss_adds_the_weighted_divergence(lm, noise):
+    rows = lessons(lm, [Instruction("Heat", "Yes"), Instruction("Star Wars is a", "film of 1977")], 100)
+    plain, tokens = answer_loss(lm, rows)
+    losses = {}
+    for weight in (0.0, 1.0, 3.0):
+        torch.manual_seed(1)
+        losses[weight], read_tokens = smooth_answer_loss(lm, rows, Smoothness(0.1, weight, noise))
+        assert read_tokens == 2 * tokens
+    torch.testing.assert_close(losses[0.0], plain)
+    assert losses[1.0] > plain
+    torch.testing.assert_close(losses[3.0] - plain, 3 * (losses[1.0] - plain), rtol=1e-3, atol=1e-5)
+    still, _ = smooth_answer_loss(lm, rows, Smoothness(0.0, 5.0, noise))
+    torch.testing.assert_close(still, plain)

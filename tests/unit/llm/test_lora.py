@@ -10,9 +10,9 @@ import torch
 from peft import PeftModel
 
 from llmbole.llm import tune, yes_no
-from llmbole.llm.backbone import load
+from llmbole.llm.backbone import load, save
 from llmbole.llm.identity import LLMSpec
-from llmbole.llm.lora import WEIGHTS, Adapter, LoraSettings, targets
+from llmbole.llm.lora import WEIGHTS, Adapter, LoraSettings, merge, targets
 from llmbole.llm.prompt import Template
 from llmbole.llm.yes_no import AnswerIds
 
@@ -139,3 +139,17 @@ def test_a_model_takes_one_adapter(folders):
 def test_sizes_that_no_update_can_have_are_refused_together():
     with pytest.raises(ValueError, match=r"(?s)r = 0.*alpha = -1.*dropout = 1.0"):
         LoraSettings(r=0, alpha=-1, dropout=1.0)
+
+
+def test_merged_updates_answer_the_same_as_a_plain_model(lm, titles, tmp_path):
+    adapter = Adapter(lm, SETTINGS)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.normal_(0, 0.2, generator=torch.Generator().manual_seed(1))
+    before = scores_of(lm, titles)
+    merge(lm)
+    save(lm, tmp_path / "merged")
+    again = load(LLMSpec(name=str(tmp_path / "merged")))
+    torch.testing.assert_close(scores_of(again, titles), before, rtol=1e-4, atol=1e-4)
+    assert again.parameters_total == sum(parameter.numel() for parameter in lm.model.parameters())
+    assert not [name for name in again.model.state_dict() if "lora" in name]

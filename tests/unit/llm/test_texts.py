@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from llmbole.llm.backbone import load
+from llmbole.llm.engine import Answer
 from llmbole.llm.generate import greedy
 from llmbole.llm.identity import LLMSpec
-from llmbole.llm.texts import LocalEngine, TextStore, key_of, write
+from llmbole.llm.local import LocalEngine
+from llmbole.llm.texts import TextStore, batches, key_of, write
 
 CHAT = "{% for message in messages %}<|im_end|>{{ message['role'] }}: {{ message['content'] | trim }}\n{% endfor %}bot:"
 
@@ -27,15 +29,16 @@ class Counting:
         self.identity, self.asked, self.left = identity or {"engine": "counting"}, [], batches_to_live
         self.tokens = 0
 
-    def order(self, prompts):
-        return sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+    def answers(self, prompts, batch_size):
+        for places in batches([len(prompt) for prompt in prompts], batch_size):
+            if self.left == 0:
+                raise Killed
+            self.left = None if self.left is None else self.left - 1
+            self.asked += [prompts[place] for place in places]
+            yield {place: self.reply(prompts[place]) for place in places}
 
-    def answer(self, prompts):
-        if self.left == 0:
-            raise Killed
-        self.left = None if self.left is None else self.left - 1
-        self.asked += prompts
-        return [f" <{prompt}>\n" if prompt != "silence" else "  " for prompt in prompts]
+    def reply(self, prompt):
+        return {"silence": Answer("  "), "no": Answer("", refused=True)}.get(prompt, Answer(f" <{prompt}>\n"))
 
 
 PROMPTS = ["one", "three", "one", "silence", "fourteen letters", "two", "three", "x"]
@@ -105,9 +108,18 @@ def test_a_local_model_continues_each_prompt_as_it_would_alone(lm, titles, tmp_p
     assert local.tokens >= sum(len(lm.tokens.ids(prompt)) for prompt in asked)
 
 
-def test_the_longest_prompts_come_first(folders):
-    local = engine(load(LLMSpec(name=str(folders["opt"]))).freeze())
-    assert local.order(["a", "a b c d e f", "a b c"]) == [1, 2, 0]
+def test_the_longest_prompts_come_first():
+    assert batches([1, 6, 3], 2) == [[1, 2], [0]]
+    assert batches([2, 2, 2], 2) == [[0, 1], [2]] and batches([], 2) == []
+
+
+def test_refusals_are_kept_and_counted(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    found = write(Counting(), ["one", "no", "silence"], TextStore(path), 2)
+    assert (found.texts, found.empty, found.refused) == (["<one>", "", ""], 2, 1)
+    again = Counting()
+    assert write(again, ["no", "one", "silence"], TextStore(path), 2).refused == 1
+    assert again.asked == [] and path.read_text().count("refused") == 1
 
 
 def test_a_chat_model_is_asked_in_its_template_and_control_tokens_stay_text(folders):
