@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbole import (
+    ability_command,
     leaderboard_command,
     recommend_command,
     reproduce_command,
@@ -38,6 +39,7 @@ SUBCOMMANDS = (
     "report",
     "recommend",
     "serve",
+    "ability",
 )
 RUN_EPILOG = """settings:
   --backbone=NAME, --llm=NAME, --text_encoder=NAME, --protocol=NAME, --seed=N, --config_files=A.yaml,B.yaml
@@ -75,10 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Errors that say themselves what to do; anything else shows its traceback."""
     from llmbole.data.convert.report import DataError
+    from llmbole.llm.engine import EngineError
     from llmbole.pipeline.store import StoreError
     from llmbole.results import RecordError
 
-    return (SettingsError, DataError, StoreError, RecordError, FileNotFoundError)
+    return (SettingsError, DataError, StoreError, RecordError, EngineError, FileNotFoundError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,6 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     reproduce_command.add_options(
         add("reproduce", _reproduce, "run a record again from its own content, and say whether it agrees")
+    )
+    ability_command.add_options(
+        add("ability", _ability, "ask a language model MMLU's questions: accuracy by subject and overall")
     )
     for name, (work, text) in leaderboard_command.COMMANDS.items():
         leaderboard_command.add_options(add(name, _leaderboard, text), work)
@@ -342,6 +348,10 @@ def _recommend(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
 
 def _serve(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     return serve_command.command(parsed, settings, _files(parsed), _say)
+
+
+def _ability(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
+    return ability_command.command(parsed, _say)
 
 
 def _leaderboard(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:

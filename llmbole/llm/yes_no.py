@@ -100,7 +100,7 @@ def yes_no_logits(lm: LanguageModel, embeddings: Tensor, mask: Tensor, ids: Answ
     """
     embeddings, mask = align(embeddings, mask, "right")  # [B, T', H]
     _check_length(lm, embeddings.shape[1])
-    return _at_ends(lm, lm.hidden(embeddings), mask.sum(1) - 1, ids)
+    return _at_ends(lm, lm.hidden(embeddings), mask.sum(1) - 1, (ids.yes, ids.no))
 
 
 def yes_no_states(
@@ -128,7 +128,7 @@ def yes_no_states(
     _check_length(lm, embeddings.shape[1])
     hidden = lm.layers(embeddings)
     ends = mask.sum(1) - 1
-    logits = _at_ends(lm, hidden[-1], ends, ids)
+    logits = _at_ends(lm, hidden[-1], ends, (ids.yes, ids.no))
     return logits, [_pooled(hidden[layer], mask, ends, position) for layer in layers]
 
 
@@ -190,7 +190,6 @@ def embed(
     return embeddings, batch.mask
 
 
-@torch.inference_mode()
 def score(
     lm: LanguageModel,
     prompts: Sequence[Encoded],
@@ -200,7 +199,22 @@ def score(
     token_budget: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Logits of yes and no for any number of prompts.
+    """Logits of yes and no for any number of prompts, `[N, 2]`; see `score_answers`."""
+    answers = (ids.yes, ids.no)
+    return score_answers(lm, prompts, answers, vectors, token_budget=token_budget, progress=progress)
+
+
+@torch.inference_mode()
+def score_answers(
+    lm: LanguageModel,
+    prompts: Sequence[Encoded],
+    answers: Sequence[int],
+    vectors: Vectors | None = None,
+    *,
+    token_budget: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Logits of answers of one token for any number of prompts.
 
     Prompts of similar length are run together, so that little is padding. What all prompts begin with (the template's
     text up to the first value) is run once, and its keys and values are kept.
@@ -208,27 +222,27 @@ def score(
     Args:
         lm: the language model.
         prompts: encoded prompts of one template.
-        ids: of the answers.
+        answers: token ids of the answers.
         vectors: gives, for places of prompts in their order, each soft slot's vectors, `[n, H]`.
         token_budget: positions of one forward pass, padding included; None takes what suits the device.
         progress: told how many prompts are done.
 
     Returns:
-        Logits in the order of the prompts, `[N, 2]`, float32, on the CPU.
+        Logits in the order of the prompts, `[N, A]`, float32, on the CPU.
     """
     lengths = np.array([len(prompt.ids) for prompt in prompts])
     if not len(lengths):
-        return torch.zeros(0, 2)
+        return torch.zeros(0, len(answers))
     _check_length(lm, int(lengths.max()))
     shared = common_prefix(prompts)
     cache = _prefix_cache(lm, prompts[0].ids[:shared]) if shared else None
-    result = torch.zeros(len(prompts), 2)
+    result = torch.zeros(len(prompts), len(answers))
     budget = token_budget or (CPU_BUDGET if lm.device.type == "cpu" else GPU_BUDGET)
     for units in packing.batches(lengths - shared, np.ones((len(lengths), 1), dtype=int), budget):
         places = [row for row, _, _ in units]
         embeddings, mask = embed(lm, [prompts[place] for place in places], vectors(places) if vectors else {})
         hidden = _behind_prefix(lm, embeddings[:, shared:], cache, shared)
-        result[places] = _at_ends(lm, hidden, mask.sum(1) - 1 - shared, ids).cpu()
+        result[places] = _at_ends(lm, hidden, mask.sum(1) - 1 - shared, answers).cpu()
         if progress is not None:
             progress(len(places))
     return result
@@ -272,14 +286,14 @@ def _behind_prefix(
     return lm.hidden(embeddings, positions=positions.expand(len(embeddings), -1), cache=cache)
 
 
-def _at_ends(lm: LanguageModel, hidden: Tensor, ends: Tensor, ids: AnswerIds) -> Tensor:
-    """Logits of the answers at one place of each row, `[B, 2]`."""
+def _at_ends(lm: LanguageModel, hidden: Tensor, ends: Tensor, answers: Sequence[int]) -> Tensor:
+    """Logits of the answers at one place of each row, `[B, A]`."""
     states = hidden[torch.arange(len(hidden), device=hidden.device), ends.to(hidden.device)]  # [B, H]
     head: Any = lm.model.get_output_embeddings()
-    answers = [ids.yes, ids.no]
+    answers = list(answers)
     if type(head) is not nn.Linear:
         return lm.head(states)[:, answers]
-    # Two rows of the head in single precision: logits rounded to bfloat16 would make many rows equal.
+    # Rows of the head in single precision: logits rounded to bfloat16 would make many rows equal.
     bias = None if head.bias is None else head.bias[answers].float()
     return functional.linear(states.to(head.weight.device).float(), head.weight[answers].float(), bias)
 
