@@ -12,7 +12,7 @@ from llmbole.data import cards as dataset_cards
 
 USERS = 40
 NAME = "ml-slice"
-WITHOUT_BACKBONE = ("LLMOnly", "ICL", "TALLRec", "Prompt4NR")
+WITHOUT_BACKBONE = ("LLMOnly", "ICL", "TALLRec", "Prompt4NR", "RecGen")
 
 
 @pytest.fixture(scope="session")
