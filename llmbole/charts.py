@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 48
 _BAR, _GAP, _NAME = 14, 10, 18
-_COLOURS = 8
+COLOURS = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#ca8a04", "#dc2626")
 
 
 @dataclass(frozen=True)
@@ -23,29 +23,32 @@ class Point:
     y: float
 
 
-def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
-    """Points over a logarithmic axis.
+def scatter(
+    points: Sequence[Point], x_title: str, y_title: str, *, logarithmic: bool = True, named: bool = False
+) -> str:
+    """Points over an axis.
 
     Args:
-        points: At least one; x is above 0.
+        points: At least one; x is above 0 on a logarithmic axis.
         x_title: What x is.
         y_title: What y is.
+        logarithmic: Whether the axis of x is.
+        named: Whether names stand at the points, instead of numbers.
 
     Returns:
         SVG.
 
     Raises:
-        ValueError: There is no point, or an x is not above 0.
+        ValueError: There is no point, or an x has no logarithm.
     """
-    if not points or min(point.x for point in points) <= 0:
+    if not points or (logarithmic and min(point.x for point in points) <= 0):
         raise ValueError("a scatter needs a point, and every x above 0")
-    low = math.floor(math.log10(min(point.x for point in points)))
-    high = max(math.ceil(math.log10(max(point.x for point in points))), low + 1)
+    scale, x_ticks = _axis([point.x for point in points], logarithmic)
     ticks = nice_ticks(min(point.y for point in points), max(point.y for point in points))
     across, up = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def x_of(value: float) -> float:
-        return LEFT + across * (math.log10(value) - low) / (high - low)
+        return LEFT + across * scale(value)
 
     def y_of(value: float) -> float:
         return TOP + up * (1 - (value - ticks[0]) / (ticks[-1] - ticks[0]))
@@ -54,20 +57,44 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str) -> str:
     for tick in ticks:
         parts.append(_line(LEFT, WIDTH - RIGHT, y_of(tick), y_of(tick)))
         parts.append(_text(LEFT - 8, y_of(tick) + 4, f"{tick:.4g}", "end"))
-    for power in range(low, high + 1):
-        x = x_of(10.0**power)
+    for tick in x_ticks:
+        x = x_of(tick)
         parts.append(_line(x, x, TOP, HEIGHT - BOTTOM))
-        parts.append(_text(x, HEIGHT - BOTTOM + 18, f"{10.0**power:g}", "middle"))
+        parts.append(_text(x, HEIGHT - BOTTOM + 18, f"{tick:g}", "middle"))
     parts.append(_text(LEFT + across / 2, HEIGHT - 8, x_title, "middle"))
     turned = f"translate(14 {TOP + up / 2:.0f}) rotate(-90)"
     parts.append(f'<text transform="{turned}" text-anchor="middle">{escape(y_title)}</text>')
     for point in points:
         x, y = x_of(point.x), y_of(point.y)
-        told = escape(f"{point.name}: {y_title} {point.y:.4f}, {x_title} {point.x:,.1f}")
+        where = f"{point.x:,.1f}" if logarithmic else f"{point.x:.4f}"
+        told = escape(f"{point.name}: {y_title} {point.y:.4f}, {x_title} {where}")
         circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
-        number = _text(x + 9, y + 4, str(point.number), "start")
-        parts.append(f'<g class="c{point.number % _COLOURS}"><title>{told}</title>{circle}{number}</g>')
+        right = named and x > WIDTH - 120  # a name has room on one side of its point
+        label = point.name if named else str(point.number)
+        number = _text(x - 9 if right else x + 9, y + 4, label, "end" if right else "start")
+        parts.append(f'<g class="c{point.number % len(COLOURS)}"><title>{told}</title>{circle}{number}</g>')
     return "\n".join([*parts, "</svg>"])
+
+
+def _axis(values: Sequence[float], logarithmic: bool) -> tuple[Callable[[float], float], list[float]]:
+    """What maps a value to its place from 0 to 1, and where the axis has its ticks."""
+    if not logarithmic:
+        ticks = nice_ticks(min(values), max(values))
+        return lambda value: (value - ticks[0]) / (ticks[-1] - ticks[0]), ticks
+    low = math.floor(math.log10(min(values)))
+    high = max(math.ceil(math.log10(max(values))), low + 1)
+    return lambda value: (math.log10(value) - low) / (high - low), [
+        10.0**each for each in range(low, high + 1)
+    ]
+
+
+def standalone(svg: str) -> str:
+    """A chart as a file of its own, with the colours that a page of the report gives it."""
+    style = "text{font:12px system-ui,sans-serif}.grid{stroke:#8884}" + "".join(
+        f".c{number}{{fill:{colour}}}" for number, colour in enumerate(COLOURS)
+    )
+    opening, rest = svg.split(">", 1)
+    return f'{opening} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n'
 
 
 def bars(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], title: str) -> str:

@@ -23,6 +23,18 @@ GROUPS = {
 """Groups whose metrics a table may show, by the name that protocols have for them."""
 
 
+OF_LLM = ("MMLU",)
+"""Metrics of the LLM itself, which a record has where its method measures them."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot of a table's rows as points: the metric on each axis."""
+
+    x: str
+    y: str
+
+
 @dataclass(frozen=True)
 class TableRow:
     """One row of a table: a model with its settings.
@@ -69,6 +81,7 @@ class Experiment:
         llm: The LLM that the published numbers were got with; a table runs with it if settings say so.
         published: Data set (the table's name) to row to metric to the value in print.
         notes: Where the print contradicts itself.
+        figure: The plot that the table is printed as; `None` if it is a table.
     """
 
     name: str
@@ -82,12 +95,17 @@ class Experiment:
     llm: str | None = None
     published: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    figure: Figure | None = None
 
     def __post_init__(self) -> None:
         problems = [*self._repeated(), *self._stray_values()]
         for key in ("metrics", "datasets", "rows", "seeds"):
             if not getattr(self, key):
                 problems.append(f"{key}: at least one is needed")
+        for axis in (self.figure.x, self.figure.y) if self.figure else ():
+            if axis not in self.metrics:
+                close = close_name(axis, self.metrics)
+                problems.append(f"figure: {axis!r} is no metric of the table; {close}")
         if problems:
             raise ValueError("\n".join(problems))
 
@@ -185,7 +203,7 @@ def _unknown(found: Experiment) -> Iterator[str]:
 
 def _not_reported(metrics: Sequence[str], rule: Protocol) -> Iterator[str]:
     """Metrics that no record of a protocol has."""
-    known = [*(rule.report or rule.reported_names), *rule.over_backbone]
+    known = [*(rule.report or rule.reported_names), *rule.over_backbone, *OF_LLM]
     groups = [group for name in rule.groups for group in GROUPS.get(name, ())]
     for metric in metrics:
         name, _, group = metric.partition(" ")

@@ -10,6 +10,7 @@ import io
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
+from llmbole.charts import Point, scatter, standalone
 from llmbole.experiment import TableRow
 from llmbole.markdown import ABSENT, table
 from llmbole.significance import LEVEL, RESAMPLES
@@ -46,14 +47,35 @@ def pages(values: TableValues) -> dict[str, str]:
         values: The table with its records.
 
     Returns:
-        Ending (`md`, `csv`, `tex`) to text.
+        Ending (`md`, `csv`, `tex`, and `<data set>.svg` of a figure that has points) to text.
     """
-    made = claims(values)
-    return {"md": _markdown(values, made), "csv": _csv(values, made), "tex": _latex(values, made)}
+    made, drawn = claims(values), _figures(values)
+    tables = {"md": _markdown(values, made), "csv": _csv(values, made), "tex": _latex(values, made)}
+    return {**tables, **{_ending(dataset): text for dataset, text in drawn.items()}}
+
+
+def _ending(dataset: str) -> str:
+    return f"{dataset.replace(' ', '-')}.svg"
+
+
+def _figures(values: TableValues) -> dict[str, str]:
+    """The plot of each data set that has rows with a value on both axes."""
+    figure = values.experiment.figure
+    if figure is None:
+        return {}
+    drawn = {}
+    for dataset in values.datasets:
+        points = []
+        for number, row in enumerate(values.experiment.rows, 1):
+            x, y = (values.mean(row.name, dataset, axis) for axis in (figure.x, figure.y))
+            points += [Point(number, row.name, x, y)] if x is not None and y is not None else []
+        if points:
+            drawn[dataset] = standalone(scatter(points, figure.x, figure.y, logarithmic=False, named=True))
+    return drawn
 
 
 def _markdown(values: TableValues, made: Sequence[Claim]) -> str:
-    experiment, run = values.experiment, values.run
+    experiment, run, drawn = values.experiment, values.run, _figures(values)
     facts = [
         f"Published in: {experiment.source}." if experiment.source else "A table of our own.",
         f"Protocol {experiment.protocol}.",
@@ -80,6 +102,9 @@ def _markdown(values: TableValues, made: Sequence[Claim]) -> str:
     )
     for dataset in values.datasets:
         parts += [f"## {_heading(values, dataset)}", _dataset_table(values, dataset, made)]
+        if dataset in drawn and experiment.figure is not None:
+            file = f"{run.stem.rpartition('/')[2]}.{_ending(dataset)}"
+            parts.append(f"![{experiment.figure.y} against {experiment.figure.x}]({file})")
         notes = list(_notes(values, dataset))
         if notes:
             parts.append("\n".join(f"- {note}" for note in notes))

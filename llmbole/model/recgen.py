@@ -62,7 +62,7 @@ class RecGenSettings(TuneSettings):
             `half_mixed`, so on half the recommendations: Rec(Half)Gen.
         text: The prompt of a recommendation, whose answer is Yes or No.
         rows: Recommendations, drawn from the training rows; the halves take half of them.
-        general: General instructions of `mixed` and `half_mixed`.
+        general: General instructions; `mixed` and `half_mixed` read them, so that one command may run all variants.
         max_tokens: Longer lessons are cut.
         epochs: Passes over all lessons, in place of `steps`; `None` takes `steps`.
         noise: Of `neft`.
@@ -102,8 +102,8 @@ class RecGenSettings(TuneSettings):
 
     def _general_problems(self) -> list[str]:
         files, sums = self.general.files, self.general.sha256
-        if self.variant not in MIXED:
-            return [f"general.files = {list(files)!r} is read by mixed and half_mixed alone"] if files else []
+        if not files and self.variant not in MIXED:
+            return []
         if not files:
             return [f"variant = {self.variant} needs general instructions: set general.files"]
         missing = [f"general.files: {wrong}" for each in files if (wrong := hub_file.problem(each))]

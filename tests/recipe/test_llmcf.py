@@ -274,8 +274,8 @@ def test_recgen_mixes_in_general_instructions_of_a_pinned_file(short, tmp_path):
     moved.rename(path)
     with pytest.raises(SettingsError, match="mixed needs general instructions"):
         short({**TUNING, "recgen.variant": "mixed"})
-    with pytest.raises(SettingsError, match="read by mixed and half_mixed alone"):
-        short({**own, "recgen.variant": "full"})
+    with pytest.raises(SettingsError, match="there is no such file"):
+        short({**own, "recgen.variant": "full", "recgen.general.files": [str(tmp_path / "gone.json")]})
 
 
 def test_a_tuned_llm_is_an_llm_that_other_methods_take(short, run):

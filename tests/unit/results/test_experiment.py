@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from pathlib import Path
 
@@ -19,9 +20,17 @@ WHEEL = Path(importlib.util.find_spec("recbole").origin).parent / "dataset_examp
 
 
 def test_their_number():
-    assert len(NAMES) == 28
+    assert len(NAMES) == 29
     papers = {name.partition("/")[0] for name in NAMES}
     assert papers == {"allmrec", "collm", "corella", "llama4rec", "llmcf", "unified", "example"}
+
+
+def mixed_in(folder):
+    """Settings that name a file of general instructions, which rows of mixed tuning are run with."""
+    file = folder / "general.json"
+    file.write_text('[{"instruction": "Name a colour.", "output": "Red."}]', encoding="utf-8")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return {"recgen.general.files": [str(file)], "recgen.general.sha256": [digest]}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,7 +44,8 @@ def test_every_row_resolves_with_its_settings(name, tmp_path):
             "@cross_domain"
         )  # it needs two sets, and RecBole's wheel carries one
         named = {"backbone": row.backbone} if row.backbone else {}
-        settings = {**named, **row.settings, "protocol": protocol, "store": str(tmp_path)}
+        general = mixed_in(tmp_path) if "mixed" in str(row.settings) else {}
+        settings = {**named, **row.settings, **general, "protocol": protocol, "store": str(tmp_path)}
         resolved = resolve(str(row.model), "ml-100k", settings)
         flat = flatten(resolved.settings)
         assert all(flat[key] == value for key, value in flatten(row.settings).items()), row.name
@@ -48,7 +58,7 @@ def test_every_row_resolves_with_its_settings(name, tmp_path):
 def test_a_published_table_says_where_it_is_from_and_has_its_numbers(name):
     found = experiment.load(name)
     assert found.source and found.llm
-    if name == "collm/figure3":  # bars without numbers
+    if "/figure" in name:  # bars and points without numbers
         assert not found.published
         return
     assert set(found.published) == set(found.datasets)
@@ -111,6 +121,7 @@ def test_a_sound_one_is_loaded(loaded):
         ({"metric": ["HIT@1"]}, "unknown key 'metric'; did you mean 'metrics'"),
         ({"name": "p/other"}, "it must be the file's, 'p/t'"),
         ({"protocol": "loo_rank2"}, "did you mean 'loo_rank20'"),
+        ({"figure": {"x": "HIT@1", "y": "HIT@2"}}, "figure: 'HIT@2' is no metric of the table"),
         ({"metrics": ["HIT@2"]}, "'HIT@2' is not reported by loo_rank20; did you mean 'HIT@5'"),
         ({"metrics": ["HIT@1 cold_item"]}, "no group 'cold_item'; did you mean 'cold_items'"),
         ({"datasets": {"A": "ml-100"}}, "did you mean 'ml-100k'"),

@@ -6,13 +6,14 @@ import csv
 import dataclasses
 import io
 import json
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from llmbole import results, table_run
-from llmbole.experiment import Experiment, TableRow
+from llmbole import charts, results, table_run
+from llmbole.experiment import Experiment, Figure, TableRow
 from llmbole.experiment_page import pages
 from llmbole.record import RecordError
 from llmbole.table_run import CellRun, TableRun
@@ -100,6 +101,20 @@ def test_means_stand_beside_the_print(cell, gathered):
     assert line(text, "A ") == wanted
     assert line(text, "B ")[3:] == ["–", "–", "–", "–"]
     assert "Films, A: as printed" in text and "Paper, Table 1" in text
+
+
+def test_a_figure_has_a_point_for_each_row_with_both_values(cell, gathered):
+    figure = {"figure": Figure(x="HIT@1 warm_items", y="HIT@1")}
+    found = pages(gathered(cell("A", 1, 0.2), cell("B", 1, 0.7), **figure))
+    assert "![HIT@1 against HIT@1 warm_items](table1.Films.svg)" in found["md"]
+    drawn = ElementTree.fromstring(found["Films.svg"])
+    space = "{http://www.w3.org/2000/svg}"
+    names = [each.text for each in drawn.findall(f".//{space}g/{space}text")]
+    (low, high) = [float(each.get("cx")) for each in drawn.findall(f".//{space}circle")]
+    assert names == ["A", "B"]
+    # Ticks from 0.2 to 0.7 by 0.1: the points stand at both ends of the axis.
+    assert (low, high) == (charts.LEFT, charts.WIDTH - charts.RIGHT)
+    assert set(pages(gathered(**figure))) == {"md", "csv", "tex"}
 
 
 def test_missing_and_failed_cells_are_shown_as_such(cell, gathered):
