@@ -28,11 +28,13 @@ class UnknownModelError(SettingsError):
     """No method and no RecBole model has the name."""
 
 
-def register_model(name: str) -> Callable[[Class], Class]:
+def register_model(name: str, task: str | None = None) -> Callable[[Class], Class]:
     """Register a class as the method of a name.
 
     Args:
         name: What `--model` is given.
+        task: The task (`ranking`, `pairs`, `rating`) of the protocols under which this class is the method, if it has
+            another class for the rest. Its settings are in `<name>.<task>.yaml`.
 
     Returns:
         A decorator that gives the class back.
@@ -41,19 +43,44 @@ def register_model(name: str) -> Callable[[Class], Class]:
         ValueError: Another class has the name already.
     """
 
+    key = name if task is None else f"{name}.{task}"
+
     def register(cls: Class) -> Class:
-        earlier = _registered.get(name)
+        earlier = _registered.get(key)
         if earlier is not None and (earlier.__module__, earlier.__qualname__) != (
             cls.__module__,
             cls.__qualname__,
         ):
             raise ValueError(
-                f"model name {name!r} is taken by {earlier.__module__}.{earlier.__qualname__}; choose another"
+                f"model name {key!r} is taken by {earlier.__module__}.{earlier.__qualname__}; choose another"
             )
-        _registered[name] = cls
+        _registered[key] = cls
         return cls
 
     return register
+
+
+def form(name: str, task: str | None) -> str:
+    """Which form of a method runs a task, as `method` and its yaml are named: `CTRL.ranking`, or the name alone.
+
+    Args:
+        name: A method or a conventional model.
+        task: The task of a protocol.
+
+    Returns:
+        The name itself, if no class is registered for this task.
+    """
+    key = f"{name}.{task}"
+    return key if key in _all_forms() else name
+
+
+def forms(name: str) -> list[str]:
+    """All forms of a method, the one without a task first."""
+    return sorted(key for key in _all_forms() if key == name or key.startswith(f"{name}."))
+
+
+def _all_forms() -> set[str]:
+    return {*_built_in(), *_installed(), *_registered}
 
 
 @cache
@@ -63,9 +90,10 @@ def _built_in() -> dict[str, str]:
     found: dict[str, str] = {}
     for file in sorted(folder.rglob("*.py")):
         module = ".".join(("llmbole.model", *file.relative_to(folder).with_suffix("").parts))
-        for name in re.findall(
-            r'^@register_model\("(\w+)"\)', file.read_text(encoding="utf-8"), re.MULTILINE
+        for name, task in re.findall(
+            r'^@register_model\("(\w+)"(?:, task="(\w+)")?\)', file.read_text(encoding="utf-8"), re.MULTILINE
         ):
+            name = f"{name}.{task}" if task else name
             if name in found:
                 raise ValueError(
                     f"model name {name!r} is claimed by {found[name]} and by {module}; rename one"
@@ -89,7 +117,7 @@ def _installed() -> dict[str, importlib.metadata.EntryPoint]:
 
 def method_names() -> list[str]:
     """Names of all methods: llmbole's own, installed ones, and those registered in this process."""
-    return sorted({*_built_in(), *_installed(), *_registered})
+    return sorted(name for name in _all_forms() if "." not in name)
 
 
 @cache
@@ -197,7 +225,7 @@ def is_method(name: str) -> bool:
 
 
 def method(name: str) -> Any:  # noqa: ANN401 - a class; its attributes are the method's
-    """Import and return the class of a method.
+    """Import and return the class of a method, or of one of its forms.
 
     Raises `UnknownModelError`: No method has the name.
     """

@@ -99,37 +99,59 @@ def read_layers(overrides: Mapping[str, Any], config_files: Sequence[Path | str]
 def resolve_layers(model: str, dataset: str, layers: Sequence[Layer]) -> Resolved:
     """Resolve the settings of one run from what `read_layers` gave; see `resolve`."""
     registry.check_name(model)
-    dataset = _dataset_of(model, dataset)
+    form = _form(model, layers)
+    dataset = _dataset_of(form, dataset)
     for name in joined.names(dataset):
         if own_folder(name) is None:
             source.card(name)
-    defaults = _defaults(model, layers)
+    defaults = _defaults(model, form, layers)
     settings = defaults
     for where, layer in layers:
         own = _into_backbone(model, layer, settings)
         settings = merge(settings, own, where, open_keys=_open_keys(settings))
-    method = pipeline_of(model)
+    method = pipeline_of(form)
     label = _label(defaults, settings, method.run_only)
     return _identified(model, method, dataset, settings, label)
 
 
-def pipeline_of(model: str) -> Any:  # noqa: ANN401 - a class
-    """The class whose stages make the run of a method, or of a conventional model by itself."""
-    if registry.is_method(model):
-        return registry.method(model)
+def form_of(model: str, protocol: str) -> str:
+    """The form of a method that runs a protocol; a conventional model has one form, its name."""
+    return registry.form(model, _task(protocol))
+
+
+def pipeline_of(form: str) -> Any:  # noqa: ANN401 - a class
+    """The class whose stages make the run of a form of a method, or of a conventional model by itself."""
+    if registry.forms(form):
+        return registry.method(form)
     from llmbole.model.conventional import Conventional
 
     return Conventional
 
 
-def search_space(model: str) -> dict[str, Any]:
-    """The block `sweep` of a model's yaml: setting to what is searched; empty if it has none."""
-    return dict(_own_yaml(model).get("sweep") or {})
+def _form(model: str, layers: Sequence[Layer]) -> str:
+    """The form of a method that runs the protocol which the layers name, or the method's default."""
+    if not registry.is_method(model):
+        return model
+    default = {**load_yaml(properties_folder() / "overall.yaml"), **_own_yaml(model)}["protocol"]
+    return form_of(model, _chosen_name(layers, "protocol") or default)
 
 
-def _dataset_of(model: str, dataset: str) -> str:
+def search_space(model: str, layers: Sequence[Layer]) -> dict[str, Any]:
+    """The block `sweep` of a model's yaml: setting to what is searched; empty if it has none.
+
+    Args:
+        model: Name of a method or of a RecBole model.
+        layers: Settings over the defaults; the protocol among them chooses the method's form.
+
+    Returns:
+        Dotted name to what is searched, as the yaml has it.
+    """
+    return dict(_own_yaml(_form(model, layers)).get("sweep") or {})
+
+
+def _dataset_of(form: str, dataset: str) -> str:
     """The data set that a method means by a name: its yaml may hold `datasets`, short names of its own preparations."""
-    short = _own_yaml(model).get("datasets", {}) if registry.is_method(model) else {}
+    short = _own_yaml(form).get("datasets", {}) if registry.forms(form) else {}
     return joined.SEPARATOR.join(str(short.get(name, name)) for name in joined.names(dataset))
 
 
@@ -171,14 +193,14 @@ def _located(dataset: str, options: Mapping[str, Any]) -> tuple[source.DatasetCa
     return card, source.locate_raw(card, given, cache, progress=bool(options["progress"]))
 
 
-def _defaults(model: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+def _defaults(model: str, form: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """A model's defaults: overall.yaml, its own yaml, and what goes with the backbone and the LLM that the layers name.
 
     The yaml of a method may hold `by_llm`: settings that fit an LLM of that name. That of a backbone may hold
     `by_task`: settings that fit the task of the protocol. A RecBole model by itself is the backbone of the pipeline
     `Conventional`.
     """
-    own = _own_yaml(model if registry.is_method(model) else "Conventional")
+    own = _own_yaml(form if registry.is_method(model) else "Conventional")
     for key in ("sweep", "datasets"):
         own.pop(key, None)
     by_llm = own.pop("by_llm", {})
@@ -203,7 +225,8 @@ def _chosen_name(layers: Sequence[tuple[str, Mapping[str, Any]]], part: str) -> 
 
 def _task(protocol: str) -> str | None:
     """The task of a protocol; an unknown one is refused later, when all settings are there."""
-    return protocols.protocol(protocol).task if protocol in protocols.names() else None
+    base = str(protocol).partition("@")[0]
+    return protocols.protocol(base).task if base in protocols.names() else None
 
 
 def _label(defaults: Mapping[str, Any], settings: Mapping[str, Any], run_only: Sequence[str]) -> str:
@@ -214,10 +237,10 @@ def _label(defaults: Mapping[str, Any], settings: Mapping[str, Any], run_only: S
     return ", ".join(f"{key}={now[key]}" for key in sorted(changed))
 
 
-def _own_yaml(model: str) -> dict[str, Any]:
-    beside = registry.settings_file(model) if registry.is_method(model) else None
-    file = beside or properties_folder() / "model" / f"{model}.yaml"
-    conventional = not registry.is_method(model) and not file.is_file()
+def _own_yaml(form: str) -> dict[str, Any]:
+    beside = registry.settings_file(form) if registry.forms(form) else None
+    file = beside or properties_folder() / "model" / f"{form}.yaml"
+    conventional = not registry.forms(form) and not file.is_file()
     return {} if conventional else load_yaml(file)
 
 
@@ -278,7 +301,7 @@ def _identified(model: str, method: Any, dataset: str, settings: dict[str, Any],
     options = {key: settings[key] for key in OPTIONS}
     settings = {key: value for key, value in settings.items() if key not in OPTIONS}
     settings["dataset"], options["raw"] = identified_dataset(dataset, options)
-    rules = _protocol(method, settings["protocol"])
+    rules = _protocol(model, method, settings["protocol"])
     if rules.scenario is not None:
         rules.scenario.check_dataset(settings["dataset"]["domains"])
     settings["protocol"] = dataclasses.asdict(rules)
@@ -312,11 +335,11 @@ def _pinned(spec: identity.LLMSpec | identity.EncoderSpec) -> dict[str, Any]:
     return {**dataclasses.asdict(spec), "name": name, "revision": identity.revision(spec)}
 
 
-def _protocol(method: Any, name: str) -> protocols.Protocol:  # noqa: ANN401 - a class
+def _protocol(model: str, method: Any, name: str) -> protocols.Protocol:  # noqa: ANN401 - a class
     found = protocols.protocol(name)
     base = name.partition("@")[0]
     if base not in method.protocols:
-        raise SettingsError(
-            f"{method.__name__} has no protocol {base!r}; it runs under {', '.join(method.protocols)}"
-        )
+        classes = [registry.method(form) for form in registry.forms(model)] or [method]
+        known = [protocol for each in classes for protocol in each.protocols]
+        raise SettingsError(f"{model} has no protocol {base!r}; it runs under {', '.join(known)}")
     return found

@@ -16,7 +16,7 @@ from llmbole.pipeline.run import plan as plan_stages
 from llmbole.pipeline.stage import stages_of
 from llmbole.pipeline.store import Artifact, Store
 from llmbole.record import Record
-from llmbole.resolve import SPECIFICATIONS, Resolved, pipeline_of
+from llmbole.resolve import SPECIFICATIONS, Resolved, form_of, pipeline_of
 from llmbole.settings import SettingsError, build
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,8 @@ def of_record(
     Raises:
         SettingsError: An artifact is missing, or a model is not the record's.
     """
-    method, store = pipeline_of(record.method), Store(Path(options["store"]))
+    method = pipeline_of(form_of(record.method, record.protocol.name))
+    store = Store(Path(options["store"]))
     own = _own_artifacts(record, method, store)
     located = {**options, **_located(record, folders or {})}
     if own is not None:

@@ -190,7 +190,7 @@ def make_request(
     layers = [(where, layer) for where, layer, _ in given]
     base = resolve_layers(model, dataset, layers)
     blocks = [(where, block) for where, _, block in given]
-    space = spaces.parse([(f"{model}.yaml", search_space(model)), *blocks])
+    space = spaces.parse([(f"{model}.yaml", search_space(model, layers)), *blocks])
     _check_space(model, dataset, layers, space)
     folders = _folders(base, layers)
     if search.search == "grid":

@@ -118,7 +118,7 @@ def test_a_sealed_process_can_not_ask_for_the_test(run):
     assert len(splits.load(folder).phase("test")) == 40
 
 
-@pytest.mark.parametrize("model", registry.method_names())
+@pytest.mark.parametrize("model", [form for name in registry.method_names() for form in registry.forms(name)])
 def test_what_every_method_is_scored_by_has_a_phase(model):
     method = registry.method(model)
     stages = stages_of(method)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llmbole import registry
 from llmbole.llm import tiny
 from llmbole.resolve import resolve
 from llmbole.settings import SettingsError
@@ -100,3 +101,17 @@ def test_a_folder_s_place_is_no_part_of_a_run(tmp_path):
     embedded = resolve("LLMOnly", "ml-100k")
     assert embedded.options["llm_folder"] is None
     assert embedded.settings["llm"]["revision"] == one.settings["llm"]["revision"]
+
+
+def test_a_form_is_registered_beside_its_method(monkeypatch):
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    pairs, lists = (type(name, (), {}) for name in ("Pairs", "Lists"))
+    registry.register_model("TwoForms")(pairs)
+    registry.register_model("TwoForms", task="ranking")(lists)
+    assert registry.forms("TwoForms") == ["TwoForms", "TwoForms.ranking"]
+    assert "TwoForms" in registry.method_names() and "TwoForms.ranking" not in registry.method_names()
+    found = [registry.form("TwoForms", task) for task in ("ranking", "pairs", None)]
+    assert [registry.method(form) for form in found] == [lists, pairs, pairs]
+    assert registry.form("SASRec", "ranking") == "SASRec" and registry.forms("SASRec") == []
+    with pytest.raises(ValueError, match=r"'TwoForms.ranking' is taken by .*Lists; choose another"):
+        registry.register_model("TwoForms", task="ranking")(pairs)
