@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -12,17 +12,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llmbole.config import Config, resolve_device
+from llmbole.data import leak
 from llmbole.data.negatives import NegativeSampler
+from llmbole.data.positions import training_positions
 from llmbole.data.split import Split
 from llmbole.model.base import LLMRecommender
+from llmbole.model.session import Session, no_leaks
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.store import Artifact
 from llmbole.trainer.batches import Batches
 from llmbole.trainer.trainer import Trainer
 from recbole.utils import init_seed
-
-if TYPE_CHECKING:
-    from llmbole.model.session import Session
 
 WEIGHTS = "weights"
 
@@ -86,7 +86,45 @@ def rows(
     )
     columns = {name: column[kept] for name, column in columns.items()}
     columns["user_vector"] = columns.pop("user_vectors")
-    sampler = _sampler(Split.load(split.folder))
+    return _with_negatives(columns, Split.load(split.folder), settings, seed, negatives)
+
+
+def text_rows(
+    split: Artifact, settings: Hyperparameters, seed: int, *, history: int, negatives: int
+) -> Batches:
+    """Training rows of users' last positions for a method that reads no vectors.
+
+    Args:
+        split: The split's artifact.
+        settings: How many positions per user (0 takes all), and rows per batch.
+        seed: Of shuffling and negatives.
+        history: Longest history; the newest items are kept.
+        negatives: As for `rows`.
+
+    Returns:
+        Batches as `rows` gives them, without `user_vector`.
+
+    Raises:
+        ValueError: A row shows its target, or something later than it.
+    """
+    opened = Split.load(split.folder)
+    found = training_positions(opened, settings.positions, history)
+    no_leaks(leak.check_training(opened, found.users, found.targets, found.histories))
+    columns = {
+        "user": found.users,
+        "item": found.targets,
+        "history": found.histories,
+        "length": found.lengths,
+    }
+    tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
+    return _with_negatives(tensors, opened, settings, seed, negatives)
+
+
+def _with_negatives(
+    columns: Mapping[str, Tensor], split: Split, settings: Hyperparameters, seed: int, negatives: int
+) -> Batches:
+    """Rows to which each epoch brings negatives, and the candidates made of them."""
+    sampler = _sampler(split)
     users, items = columns["user"].numpy(), columns["item"]
 
     def draw(generator: torch.Generator) -> dict[str, Tensor]:
@@ -178,13 +216,13 @@ def fit(
 def fit_rows(
     run: StageRun, session: Session, model: LLMRecommender, loaders: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Train a model on labelled rows as conventional models are trained: RecBole's settings, the best epoch is kept.
+    """Train a model as conventional models are trained: with RecBole's settings, the best epoch is kept.
 
     What was learned goes to `weights.safetensors` in the stage's folder.
 
     Args:
         run: The stage.
-        session: Settings and data; the settings are those of the conventional model in it.
+        session: Settings and data; the settings are those of the conventional model in it, or the model's own.
         model: The model.
         loaders: Batches of `train` and `valid`.
 
