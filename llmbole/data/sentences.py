@@ -1,4 +1,4 @@
-"""Labelled rows as sentences: who the user is, what they had before, and which item is asked about."""
+"""Rows as sentences: who the user is, what they had before, and which item is asked about."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from llmbole.data.pairs import PairSplit
+from llmbole.data.split import Split
 from llmbole.data.text import ItemText
 from llmbole.settings import close_name
 
@@ -73,7 +74,7 @@ class RowSentences:
     """
 
     def __init__(
-        self, folder: Path, split: PairSplit, settings: SentenceSettings, words: Mapping[str, str]
+        self, folder: Path, split: PairSplit | Split, settings: SentenceSettings, words: Mapping[str, str]
     ) -> None:
         self._settings, self._words = settings, dict(words)
         items = ItemText.load(folder, split.item_tokens)

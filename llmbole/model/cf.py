@@ -262,9 +262,17 @@ def load_backbone(session: Session, folder: Path) -> Backbone:
     return Backbone(model, session)
 
 
-def untrained(session: Session) -> Backbone:
-    """A conventional recommender with fresh weights, to be trained row by row as part of a method."""
-    return Backbone(_make(session, "rows"), session)
+def untrained(session: Session, training: str = "rows") -> Backbone:
+    """A conventional recommender with fresh weights, to be trained as part of a method.
+
+    Args:
+        session: Settings and data.
+        training: As `resolve_training` gives it; `rows` for a model that learns labels.
+
+    Returns:
+        The backbone.
+    """
+    return Backbone(_make(session, training), session)
 
 
 def _make(session: Session, training: str) -> Any:  # noqa: ANN401 - a RecBole model

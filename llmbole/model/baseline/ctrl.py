@@ -3,7 +3,7 @@
 Li et al., CTRL: Connect Collaborative and Language Model for CTR Prediction, 2023. Baseline of Zhang et al., CoLLM,
 2023 (over DIN), and of CoReLLa. Two stages: contrastive alignment of the tabular model's representation of a row with
 the text vector of the same row, then fine-tuning of the tabular model alone. No text and no language model are left at
-serving.
+serving. Under protocols that rank the method of this name is in `ctrl_ranking.py`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from llmbole import registry
 from llmbole.data import splits
 from llmbole.data.pair_rows import SHOWN, PairRows
 from llmbole.data.pairs import PairSplit
-from llmbole.data.sentences import RowSentences, SentenceSettings
+from llmbole.data.sentences import RowSentences
 from llmbole.llm import encode, tune
-from llmbole.llm.tune import TuneSettings
 from llmbole.model import cf, evaluation, representation, stages, training
 from llmbole.model.base import LLMRecommender
 from llmbole.model.conventional_scorer import ConventionalScorer
 from llmbole.model.scorer import NewItems, opens
+from llmbole.model.text_alignment import AlignSettings, RowTextSettings, info_nce, similarities
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -39,77 +38,14 @@ TEXT = "text"
 
 
 @dataclass(frozen=True)
-class RowTextSettings(SentenceSettings):
-    """The sentences of training rows.
+class RowAlignSettings(AlignSettings):
+    """Stage 1 of a model of rows.
 
     Attributes:
-        rows: Training rows to align, drawn at random; 0 takes all.
-    """
-
-    rows: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rows < 0:
-            raise ValueError(f"rows = {self.rows}: must be at least 0, which takes all")
-
-
-@dataclass(frozen=True)
-class AlignSettings:
-    """Stage 1.
-
-    Attributes:
-        parts: Sub-representations M of each side; 1 compares whole representations.
-        width: Size of a sub-representation.
-        temperature: What similarities are divided by.
         layer: The tabular model's layer whose input is the row's representation; None finds its prediction layer.
-        learning_rate: Of AdamW.
-        weight_decay: Not applied to biases.
-        batch_size: Rows that are told apart.
-        epochs: Passes over the rows.
     """
 
-    parts: int
-    width: int
-    temperature: float
-    learning_rate: float
-    weight_decay: float
-    batch_size: int
-    epochs: int
     layer: str | None = None
-
-    def __post_init__(self) -> None:
-        least = {"parts": 1, "width": 1, "batch_size": 2, "epochs": 1}
-        problems = [
-            f"{name} = {getattr(self, name)}: must be at least {bound}"
-            for name, bound in least.items()
-            if getattr(self, name) < bound
-        ]
-        problems += [
-            f"{name} = {getattr(self, name)}: must be above 0"
-            for name in ("temperature", "learning_rate")
-            if getattr(self, name) <= 0
-        ]
-        if self.weight_decay < 0:
-            problems.append(f"weight_decay = {self.weight_decay}: must be at least 0")
-        if problems:
-            raise ValueError("\n".join(problems))
-
-    def steps(self, rows: int) -> TuneSettings:
-        """The training of so many rows: a constant rate, no validation."""
-        per_epoch = -(-rows // self.batch_size)
-        return TuneSettings(
-            learning_rate=self.learning_rate,
-            warmup_rate=self.learning_rate,
-            warmup_steps=0,
-            least_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            batch_size=self.batch_size,
-            accumulation=1,
-            steps=per_epoch * self.epochs,
-            check_every=per_epoch,
-            patience=1,
-        )
 
 
 class Checks:
@@ -125,12 +61,12 @@ class Checks:
         Raises:
             SettingsError: Something is wrong, or the backbone does not fit.
         """
-        problems = part_problems({"sentences": RowTextSettings, "align": AlignSettings}, settings)
+        problems = part_problems({"sentences": RowTextSettings, "align": RowAlignSettings}, settings)
         name = settings["backbone"]["name"]
         if name in registry.LABEL_FORMS or not registry.learns_labels(name):
             problems.append(
                 f"backbone {name} has no prediction layer, so it represents users and items, not rows; choose a model "
-                "of rows, such as DIN, DCNV2 or DeepFM"
+                "of rows, such as DIN, DCNV2 or DeepFM, or a protocol that ranks, where sequential models are aligned"
             )
         if problems:
             raise SettingsError("\n".join(problems))
@@ -156,7 +92,7 @@ class CTRL(LLMRecommender):
     backbone = stages.train_backbone  # by itself, to compare with
     backbone_scores = stages.score_backbone
 
-    def __init__(self, model: Any, text_width: int, settings: AlignSettings) -> None:  # noqa: ANN401 - a RecBole model
+    def __init__(self, model: Any, text_width: int, settings: RowAlignSettings) -> None:  # noqa: ANN401 - a RecBole model
         super().__init__()
         self.model, self.settings = model, settings
         width, size = self._layer.in_features, settings.parts * settings.width
@@ -194,7 +130,7 @@ class CTRL(LLMRecommender):
     )
     def align(run: StageRun, data: Artifact, split: Artifact, text: Artifact) -> Mapping[str, Any]:
         """Stage 1: the tabular model, from scratch, learns which text is its row's."""
-        settings = build(AlignSettings, run["align"], "align")
+        settings = build(RowAlignSettings, run["align"], "align")
         training.seed_everything(run.seed)
         opened = cf.untrained(stages.backbone_session(run, data, split))
         stored = training.load_tensors(text, TEXT)
@@ -266,35 +202,6 @@ class CTRL(LLMRecommender):
         """Probabilities of the tabular model. Shape `[B]`."""
         scores: Tensor = self.model.predict(interaction)
         return scores
-
-
-def similarities(rows: Tensor, texts: Tensor) -> Tensor:
-    """How alike rows and texts are: for each part of a row the cosine with the text's most similar part, summed.
-
-    Args:
-        rows: Sub-representations of rows. Shape `[B, M, W]`.
-        texts: Sub-representations of texts. Shape `[C, M, W]`.
-
-    Returns:
-        Shape `[B, C]`.
-    """
-    rows, texts = functional.normalize(rows, dim=-1), functional.normalize(texts, dim=-1)
-    return torch.einsum("bmw,cnw->bcmn", rows, texts).amax(dim=3).sum(dim=2)
-
-
-def info_nce(scores: Tensor, temperature: float) -> Tensor:
-    """InfoNCE both ways: a row has to find its text among the batch's, and a text its row; the mean of both.
-
-    Args:
-        scores: Similarities; row b belongs to text b. Shape `[B, B]`.
-        temperature: What they are divided by.
-
-    Returns:
-        A scalar.
-    """
-    own = torch.arange(len(scores), device=scores.device)
-    scores = scores / temperature
-    return (functional.cross_entropy(scores, own) + functional.cross_entropy(scores.T, own)) / 2
 
 
 @opens(CTRL, needs=("data", "split", "tuned"), uses=("backbone", "dataset.name", "protocol", "seed"))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from llmbole import registry
-from llmbole.model import representation
+from llmbole.model import representation, text_alignment
 from llmbole.settings import SettingsError, build, load_yaml, properties_folder
 from recbole.data.interaction import Interaction
 
@@ -41,7 +41,7 @@ def rows():
 
 def settings(**changes):
     own = load_yaml(properties_folder() / "model" / "CTRL.yaml")["align"]
-    return build(MODULE.AlignSettings, {**own, **changes}, "align")
+    return build(MODULE.RowAlignSettings, {**own, **changes}, "align")
 
 
 def test_the_loss_by_hand():
@@ -49,25 +49,25 @@ def test_the_loss_by_hand():
     # temperature 2: rows [1, 0] and [0.5, 0.5], columns [1, 0.5] and [0, 0.5]
     rows = (math.log(1 + math.exp(-1)) + math.log(2)) / 2
     columns = 2 * math.log(1 + math.exp(-0.5)) / 2
-    assert MODULE.info_nce(scores, 2.0).item() == pytest.approx((rows + columns) / 2)
+    assert text_alignment.info_nce(scores, 2.0).item() == pytest.approx((rows + columns) / 2)
 
 
 def test_whole_representations_are_compared_by_cosine():
     rows, texts = torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[4.0, 3.0]], [[-6.0, -8.0]]])
-    torch.testing.assert_close(MODULE.similarities(rows, texts), torch.tensor([[0.96, -1.0]]))
+    torch.testing.assert_close(text_alignment.similarities(rows, texts), torch.tensor([[0.96, -1.0]]))
 
 
 def test_parts_take_their_most_similar_ones():
     torch.manual_seed(0)
     rows, texts = torch.randn(3, 2, 5), torch.randn(4, 2, 5)
-    found = MODULE.similarities(rows, texts)
+    found = text_alignment.similarities(rows, texts)
     for row in range(3):
         for text in range(4):
             cosines = [
                 [torch.cosine_similarity(part, other, dim=0) for other in texts[text]] for part in rows[row]
             ]
             assert found[row, text] == pytest.approx(float(sum(max(line) for line in cosines)), abs=1e-6)
-    swapped = MODULE.similarities(rows.flip(1), texts.flip(1))
+    swapped = text_alignment.similarities(rows.flip(1), texts.flip(1))
     torch.testing.assert_close(found, swapped)  # the order of parts means nothing
 
 
