@@ -184,3 +184,41 @@ def chat(monkeypatch) -> SimpleNamespace:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     return SimpleNamespace(server=chat_server, completion=completion)
+
+
+@pytest.fixture(scope="session")
+def small_encoder(tmp_path_factory):
+    """A folder with a small text encoder made from its configuration: `small_encoder("longformer")`."""
+    made: dict[str, Path] = {}
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = _write_encoder(kind, tmp_path_factory.mktemp(kind))
+        return made[kind]
+
+    return make
+
+
+def _write_encoder(kind: str, folder: Path) -> Path:
+    import torch
+    from transformers import AutoConfig, AutoModel, BertTokenizerFast
+
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    (folder / "vocab.txt").write_text("\n".join([*words, "title", "heat", "year"]) + "\n", encoding="utf-8")
+    own = {"attention_window": 8} if kind == "longformer" else {}
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=len(words) + 3,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=66,
+        pad_token_id=0,
+        **own,
+    )
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(folder)
+    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder

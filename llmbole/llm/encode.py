@@ -94,6 +94,25 @@ class TrainableEncoder(nn.Module):
             self._extra = {name: value for name, value in features.items() if not isinstance(value, Tensor)}
         return rows
 
+    def learn_last(self, blocks: int) -> None:
+        """Freeze all but the encoder's last blocks.
+
+        Args:
+            blocks: how many learn, at least 1.
+
+        Raises:
+            ValueError: the encoder has fewer blocks, or no stack of them is found.
+        """
+        stacks = [module for module in self.model.modules() if isinstance(module, nn.ModuleList)]
+        stack = max(stacks, key=len, default=nn.ModuleList())
+        if not 1 <= blocks <= len(stack):
+            raise ValueError(
+                f"the last {blocks} blocks of the text encoder cannot learn: it has {len(stack)}; set a number from 1"
+            )
+        self.requires_grad_(False)
+        for block in stack[len(stack) - blocks :]:
+            block.requires_grad_(True)
+
     def forward(self, indices: Tensor) -> Tensor:
         """Embeddings `[n, D]` of the texts with these indices `[n]`."""
         distinct, inverse = torch.unique(indices.to(self.ids.device), return_inverse=True)

@@ -25,6 +25,7 @@ class LLMRecommender(AbstractRecommender):
             metric, so that a sweep can end a poor trial early; `None` if there is none.
         run_only: Dotted names of settings that change no result, such as the address of a server: they are in no
             artifact's key and no record, and stages read them from `run.resources`.
+        ranks_all_items: Whether it scores all items at once, by a `full_sort_predict` of its own.
         settings_class: Its `check(settings)` refuses the method's own settings before any work; `None` checks nothing.
     """
 
@@ -34,6 +35,7 @@ class LLMRecommender(AbstractRecommender):
     goals: ClassVar[tuple[str, ...]] = ("scores",)
     validates: ClassVar[str | None] = None
     run_only: ClassVar[tuple[str, ...]] = ()
+    ranks_all_items: ClassVar[bool] = False
     settings_class: ClassVar[Any] = None
 
     def full_sort_predict(self, interaction: Interaction) -> torch.Tensor:

@@ -174,12 +174,27 @@ def retrieve_candidates(run: StageRun, data: Artifact, split: Artifact) -> Mappi
 )
 def encode_text(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
     """Item text -> vectors of the text encoder as it comes."""
+    return encode_items(run, data, split, run["align.text"])
+
+
+def encode_items(run: StageRun, data: Artifact, split: Artifact, template: str) -> Mapping[str, Any]:
+    """Encode the text of all items into `text.safetensors` of the stage's folder.
+
+    Args:
+        run: The stage; it must declare `text_encoder`.
+        data: Prepared data.
+        split: Frozen split.
+        template: Text of an item.
+
+    Returns:
+        What was done.
+    """
     import torch
 
     from llmbole.llm import encode
     from llmbole.model import training
 
-    texts = item_texts(data, split, run["align.text"])
+    texts = item_texts(data, split, template)
     with run.progress(len(texts), "text") as ticker:
         vectors = encode.encode_texts(encoder_spec(run), texts, device(run), progress=ticker)  # [n_items, D]
     training.save_tensors(run.folder / "text.safetensors", {"text": torch.from_numpy(vectors)})

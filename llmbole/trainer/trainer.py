@@ -33,7 +33,8 @@ class Trainer(RecBoleTrainer):
     `best.safetensors` holds the model of the best validation score (of the last epoch if nothing is validated).
     `resume.safetensors` holds everything at the start of an epoch, so that a training that was killed ends with
     the numbers of one that was not. Both are written aside and renamed. The frozen parameters of a method with a
-    language model are in neither.
+    language model are in neither. A model with parts of other learning rates than the config's has a method
+    `parameter_groups`, which gives all that is trained as torch's optimizers take it.
 
     Args:
         config: Settings.
@@ -73,6 +74,8 @@ class Trainer(RecBoleTrainer):
         if learner.lower() not in LEARNERS:
             raise SettingsError(f"unknown optimizer learner = {learner!r}; {close_name(learner, LEARNERS)}")
         parameters = [item for item in arguments.pop("params", self.model.parameters()) if item.requires_grad]
+        if parameters and hasattr(self.model, "parameter_groups"):
+            return super()._build_optimizer(params=self.model.parameter_groups(), **arguments)
         return super()._build_optimizer(params=parameters, **arguments) if parameters else None
 
     def _train_epoch(
@@ -266,7 +269,9 @@ class _Reporting:
 
 
 def _ranks_all_items(model: nn.Module) -> bool:
-    """Whether it is a conventional model with a `full_sort_predict` of its own."""
+    """Whether it has a `full_sort_predict` of its own: a method says so, of conventional models it is found out."""
+    if hasattr(model, "ranks_all_items"):
+        return bool(model.ranks_all_items)
     conventional = isinstance(model, GeneralRecommender | SequentialRecommender)
     return (
         conventional
