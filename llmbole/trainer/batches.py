@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ class Batches:
         batch_size: Rows per batch; the last batch of an epoch may be smaller.
         seed: Seed of the shuffling and of what `draw` draws.
         draw: Called at the start of each epoch with the generator; gives further columns, negatives for example.
+        dataset: The dataset RecBole's trainer asks for item counts, if it evaluates what lists show of the catalogue.
     """
 
     shuffle = True
@@ -29,7 +31,9 @@ class Batches:
         batch_size: int,
         seed: int,
         draw: Callable[[torch.Generator], Mapping[str, Tensor]] | None = None,
+        dataset: Any = None,  # noqa: ANN401 - a RecBole dataset
     ) -> None:
+        self.dataset = dataset
         self.columns = dict(columns)
         self.batch_size = batch_size
         self.generator = torch.Generator().manual_seed(seed)
