@@ -48,7 +48,7 @@ RESERVED = {
     "dataloaders_save_path": "prepared data is kept by this project, not by RecBole",
 }
 
-OWN_KEYS = ("sequence_batch_size",)
+OWN_KEYS = ("sequence_batch_size", "sampled_negatives")
 
 # np.round scales by 10 ** decimals: with more than 15 it would change the last digits instead of keeping them.
 DECIMAL_PLACES = 15

@@ -18,7 +18,9 @@ LABEL_LEARNERS = ("DIN", "NeuMF")
 LABEL_FORMS = ("BPR", "LightGCN", "SASRec")
 """Models that RecBole trains to rank and that have a form of their own for labels: `llmbole.model.labels`."""
 ENTRY_POINT_GROUP = "llmbole.models"
-TRAINING_KEYS = frozenset({"sequence_batch_size"})  # what llmbole's trainers read beside RecBole's settings
+TRAINING_KEYS = frozenset(
+    {"sequence_batch_size", "sampled_negatives"}
+)  # what llmbole's trainers read beside RecBole's settings
 Class = TypeVar("Class", bound=type)
 
 _registered: dict[str, type] = {}

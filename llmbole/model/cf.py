@@ -16,7 +16,7 @@ from llmbole.config import Config
 from llmbole.model.labels import for_labels
 from llmbole.model.vectors import Vectors, vectors_of
 from llmbole.settings import SettingsError, close_name
-from llmbole.trainer import all_positions, checkpoint, packing
+from llmbole.trainer import all_positions, checkpoint, packing, sampled_softmax
 from llmbole.trainer.checkpoint import CheckpointError
 from llmbole.trainer.choice import trainer_class
 from recbole.data.interaction import Interaction
@@ -162,6 +162,7 @@ def train_backbone(
     """
     config = session.config
     training = resolve_training(training, config, session.protocol.task)
+    sampled_softmax.check(config, session.protocol.task)
     session.check_training()
     init_seed(config["seed"], config["reproducibility"])
     model = _make(session, training)
@@ -209,7 +210,8 @@ def _learning(
     config = session.config
     if training != "all_positions":
         loader = session.train_loader()
-        return (loader if more is None else more.loader(loader, config)), None
+        loader = loader if more is None else more.loader(loader, config)
+        return loader, sampled_softmax.loss_function(config, model)
     split = session.ranking_split
     sequences = [split.train_items(user) for user in range(split.n_users)]
     if more is not None:

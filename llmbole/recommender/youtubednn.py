@@ -11,6 +11,7 @@ from llmbole import compat
 
 compat.apply()
 
+from llmbole.trainer.sampled_softmax import sampled_cross_entropy  # noqa: E402 - the patches come first
 from recbole.data.interaction import Interaction  # noqa: E402 - the patches come first
 from recbole.model.abstract_recommender import SequentialRecommender  # noqa: E402
 from recbole.model.layers import MLPLayers  # noqa: E402
@@ -25,8 +26,7 @@ class YoutubeDNN(SequentialRecommender):
 
     P(i | u) = exp(v_i u) / sum_j exp(v_j u) (section 3.1), where u is the MLP's output and v_i are vectors of their
     own, not the embeddings that the MLP reads (section 3.2). With `sampled_negatives` the sum is over the target and
-    that many uniformly drawn items, shared by a batch. The paper's correction for importance is a constant under a
-    uniform draw, and left out; drawn items that are a row's target do not count for it.
+    that many uniformly drawn items, shared by a batch.
 
     The paper also reads searches, geography and the example's age, which the data sets here do not have.
 
@@ -79,11 +79,7 @@ class YoutubeDNN(SequentialRecommender):
         vectors, targets = self.user_vectors(interaction), interaction[self.POS_ITEM_ID]
         if not self.sampled_negatives:
             return nn.functional.cross_entropy(vectors @ self.output_embedding.weight.T, targets)
-        drawn = torch.randint(1, self.n_items, (self.sampled_negatives,), device=targets.device)  # [N]
-        positive = (vectors * self.output_embedding(targets)).sum(dim=1, keepdim=True)  # [B, 1]
-        negative = vectors @ self.output_embedding(drawn).T  # [B, N]
-        negative = negative.masked_fill(drawn[None] == targets[:, None], -torch.inf)
-        return (torch.cat([positive, negative], dim=1).logsumexp(dim=1) - positive[:, 0]).mean()
+        return sampled_cross_entropy(vectors, targets, self.output_embedding.weight, self.sampled_negatives)
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Scores of rows. Shape `[B]`."""

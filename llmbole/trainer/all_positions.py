@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from llmbole.config import Config
 from llmbole.recommender.cl4srec import CL4SRec
 from llmbole.settings import SettingsError
+from llmbole.trainer.sampled_softmax import sampled_cross_entropy
 from recbole.data.interaction import Interaction
 from recbole.model.sequential_recommender import GRU4Rec, SASRec
 from recbole.model.sequential_recommender import NextItNet as RecBoleNextItNet
@@ -119,7 +120,8 @@ def loss_function(config: Config, model: nn.Module) -> Callable[[Interaction], T
     """The loss over all positions of a batch of `AllPositionsLoader`, averaged over positions that have a target.
 
     Args:
-        config: Settings; `model` and `loss_type` (CE over all items, or BPR with one negative per position).
+        config: Settings; `model`, `loss_type` (CE over all items, or BPR with one negative per position) and
+            `sampled_negatives` (CE over that many drawn items).
         model: The model.
 
     Returns:
@@ -136,6 +138,9 @@ def _loss(causal: CausalModel, config: Config, model: Any, interaction: Interact
         positive = (outputs * model.item_embedding(targets[trained])).sum(dim=1)  # [P]
         negative = (outputs * model.item_embedding(interaction[model.NEG_ITEM_ID][trained])).sum(dim=1)  # [P]
         loss: Tensor = model.loss_fct(positive, negative)
+    elif config["sampled_negatives"]:
+        items = causal.items(model)
+        loss = sampled_cross_entropy(outputs, targets[trained], items, config["sampled_negatives"])
     else:
         loss = model.loss_fct(outputs @ causal.items(model).T, targets[trained])  # logits [P, n_items]
     return loss if causal.penalty is None else loss + causal.penalty(model, interaction)
