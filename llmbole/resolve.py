@@ -196,14 +196,14 @@ def _located(dataset: str, options: Mapping[str, Any]) -> tuple[source.DatasetCa
 def _defaults(model: str, form: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """A model's defaults: overall.yaml, its own yaml, and what goes with the backbone and the LLM that the layers name.
 
-    The yaml of a method may hold `by_llm`: settings that fit an LLM of that name. That of a backbone may hold
-    `by_task`: settings that fit the task of the protocol. A RecBole model by itself is the backbone of the pipeline
-    `Conventional`.
+    The yaml of a method may hold `by_llm`: settings that fit an LLM of that name. That of a method or of a backbone may
+    hold `by_task`: settings that fit the task of the protocol, a method's over a backbone's. A RecBole model by itself
+    is the backbone of the pipeline `Conventional`.
     """
     own = _own_yaml(form if registry.is_method(model) else "Conventional")
     for key in ("sweep", "datasets"):
         own.pop(key, None)
-    by_llm = own.pop("by_llm", {})
+    by_llm, by_task = own.pop("by_llm", {}), own.pop("by_task", {})
     defaults = {**load_yaml(properties_folder() / "overall.yaml"), **own}
     task = _task(_chosen_name(layers, "protocol") or defaults["protocol"])
     if not registry.is_method(model):
@@ -213,7 +213,8 @@ def _defaults(model: str, form: str, layers: Sequence[tuple[str, Mapping[str, An
     if "backbone" in defaults:
         defaults = _with_backbone(defaults, {"backbone": defaults["backbone"]["name"]}, model, task)
     fitting = by_llm.get(_chosen_name(layers, "llm") or defaults.get("llm", {}).get("name"), {})
-    return merge(defaults, fitting, f"by_llm of {model}")
+    defaults = merge(defaults, fitting, f"by_llm of {model}")
+    return merge(defaults, by_task.get(task, {}), f"by_task of {model}", open_keys=_open_keys(defaults))
 
 
 def _chosen_name(layers: Sequence[tuple[str, Mapping[str, Any]]], part: str) -> str | None:

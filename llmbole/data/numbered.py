@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from llmbole.config import Config
 from llmbole.data import pair_leak, splits
 from llmbole.data.arrays import open_parts
 from llmbole.data.histories import newest
+from llmbole.data.labelled import labelled
 from llmbole.data.pairs import PARTS, PairSplit
 from llmbole.data.split_dataset import PairDataset, PairLoader
 
@@ -51,6 +53,16 @@ class NumberedRows:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def hides_items(self) -> bool:
+        """Whether a row's item is what is asked for, as in a ranking, and not known to whoever scores the row."""
+        return self.split.task == "ranking"
+
+    def asked(self, part: str) -> np.ndarray:
+        """Numbers of the rows of a part that a model scores: all, but none that was drawn beside a ranking."""
+        numbers = self.numbers(part)
+        return numbers[self.labels[numbers] == 1] if self.hides_items else numbers
 
     @cached_property
     def users(self) -> np.ndarray:
@@ -127,7 +139,7 @@ class NumberedLoader(PairLoader):
 
 
 def load_rows(folder: Path) -> NumberedRows:
-    """The rows of a frozen split of labelled pairs.
+    """The rows of a frozen split under one numbering, those of a ranking as `labelled` gives them.
 
     Args:
         folder: The split's.
@@ -136,8 +148,7 @@ def load_rows(folder: Path) -> NumberedRows:
         Its rows.
     """
     opened = splits.load(folder)
-    assert isinstance(opened, PairSplit)  # the protocols of methods that number rows label pairs
-    return NumberedRows(opened)
+    return NumberedRows(opened if isinstance(opened, PairSplit) else labelled(opened))
 
 
 def loaders(config: Config, parts: tuple[Any, Any, Any], rows: NumberedRows) -> dict[str, NumberedLoader]:
@@ -155,6 +166,20 @@ def loaders(config: Config, parts: tuple[Any, Any, Any], rows: NumberedRows) -> 
         name: NumberedLoader(config, part, rows.firsts[name], training=name == "train")
         for name, part in zip(rows.firsts, parts, strict=True)
     }
+
+
+def number_parts(parts: Sequence[Any], rows: NumberedRows) -> None:
+    """Write the numbers of a ranking's rows into RecBole's data sets, so that every loader's batches have them.
+
+    Args:
+        parts: RecBole's training, validation and test data sets; without the test if it is sealed. Each gets the column
+            `row_number`: of training rows those of label 1.
+        rows: Their numbers, of the split that `labelled` gives.
+    """
+    for name, part in zip(rows.firsts, parts, strict=True):
+        own, found = rows.asked(name), np.full(len(rows.split.items), -1)
+        found[rows.positions[own]] = own
+        part.inter_feat.update(Interaction({ROW: torch.from_numpy(found[part.rows.ends])}))
 
 
 def as_tensors(*columns: np.ndarray) -> list[Tensor]:

@@ -38,7 +38,9 @@ class ExampleSettings(IndexSettings):
             raise ValueError("\n".join(problems))
 
 
-def row_vectors(rows: NumberedRows, numbers: np.ndarray, text: np.ndarray, history: int) -> np.ndarray:
+def row_vectors(
+    rows: NumberedRows, numbers: np.ndarray, text: np.ndarray, history: int, *, masked: bool = False
+) -> np.ndarray:
     """Vectors of rows whose inner product is half the cosine of their histories and half that of their items.
 
     Args:
@@ -46,16 +48,18 @@ def row_vectors(rows: NumberedRows, numbers: np.ndarray, text: np.ndarray, histo
         numbers: Which rows. Shape `[n]`.
         text: Vectors of item text, those of the padding item first. Shape `[n_items, T]`.
         history: Newest items of a history.
+        masked: Leave the rows' items out.
 
     Returns:
-        The mean vector of the history beside the vector of the item, each of length 1 (0 for an empty history) before
-        both are divided by the root of 2. Shape `[n, 2 * T]`.
+        The mean vector of the history beside the vector of the item, each of length 1 (0 for an empty history or a
+        masked item) before both are divided by the root of 2. Shape `[n, 2 * T]`.
     """
     items = rows.histories(numbers, history)  # [n, L]
     known = items > 0
     pooled = np.einsum("nl,nlt->nt", known.astype(np.float32), text[items])
     pooled /= np.maximum(known.sum(1), 1)[:, None]
-    both = [normalized(pooled), normalized(text[rows.items[numbers]])]
+    items_text = np.zeros_like(pooled) if masked else text[rows.items[numbers]]
+    both = [normalized(pooled), normalized(items_text)]
     found: np.ndarray = np.concatenate(both, axis=1) / np.float32(2**0.5)
     return found
 
@@ -67,8 +71,11 @@ def retrieve(
     settings: ExampleSettings,
     seed: int,
     progress: Callable[[int], None] | None = None,
+    *,
+    asked: np.ndarray | None = None,
+    masked: bool = False,
 ) -> np.ndarray:
-    """The examples of every row: of the chosen rows before its time the most similar ones, in random order.
+    """The examples of rows: of the chosen rows before its time the most similar ones, in random order.
 
     With `balanced`, a row for which there are too few examples of one label is shown as few of the other.
 
@@ -79,9 +86,12 @@ def retrieve(
         settings: How many, and which.
         seed: Of their order.
         progress: Told how many rows are done.
+        asked: Numbers of the rows that get examples; `None` for all. Shape `[A]`.
+        masked: Whether they are found by their histories alone, as where a row's item is what is asked for.
 
     Returns:
-        Places among the chosen rows, -1 behind the last. Shape `[R, K]`.
+        Places among the chosen rows, -1 behind the last, and everywhere in rows that are not asked for. Shape
+        `[R, K]`.
     """
     vectors = row_vectors(rows, chosen, text, settings.history)
     labels = rows.labels[chosen]
@@ -96,9 +106,10 @@ def retrieve(
     count = settings.count // len(groups)
     found = np.full((len(rows), settings.count), -1, dtype=np.int64)
     random = np.random.default_rng(seed)
-    for start in range(0, len(rows) if settings.count else 0, ROWS_PER_CHUNK):
-        numbers = np.arange(start, min(start + ROWS_PER_CHUNK, len(rows)))
-        queries = row_vectors(rows, numbers, text, settings.history)
+    asked = np.arange(len(rows)) if asked is None else asked
+    for start in range(0, len(asked) if settings.count else 0, ROWS_PER_CHUNK):
+        numbers = asked[start : start + ROWS_PER_CHUNK]
+        queries = row_vectors(rows, numbers, text, settings.history, masked=masked)
         before = rows.timestamps[numbers]
         near = [index.search(queries, before, count) for index in indexes]  # each [n, count]
         both = np.logical_and.reduce(

@@ -32,6 +32,7 @@ class InContextSettings:
         reasoning: Whether an example has a token of its reasoning.
         pooling: `decoder`, or `mean` of all tokens in its place.
         reconstruction: Weight of the reconstruction loss; 0 leaves it out.
+        added_weight: Weight of the feature where it is added to a user's vector, as for rankings.
     """
 
     width: int
@@ -43,6 +44,7 @@ class InContextSettings:
     reasoning: bool
     pooling: Literal["decoder", "mean"]
     reconstruction: float
+    added_weight: float
 
     def __post_init__(self) -> None:
         problems = [
@@ -54,6 +56,8 @@ class InContextSettings:
             problems.append(f"width = {self.width}: must be a multiple of 2 * heads = {2 * self.heads}")
         if not 0 <= self.reconstruction < float("inf"):
             problems.append(f"reconstruction = {self.reconstruction}: must be a number of at least 0")
+        if not 0 < self.added_weight < float("inf"):
+            problems.append(f"added_weight = {self.added_weight}: must be a number above 0")
         if problems:
             raise ValueError("\n".join(problems))
 

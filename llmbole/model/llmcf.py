@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmbole.data.numbered import ROW, NumberedRows, as_tensors, load_rows, loaders
+from llmbole.data.numbered import ROW, NumberedRows, as_tensors, load_rows
 from llmbole.data.text import ItemText
 from llmbole.model import evaluation, examples, extra_feature, generation, recgen, stages, training, written
 from llmbole.model.base import LLMRecommender
@@ -85,7 +85,13 @@ class Checks:
             problems = [*generation.problems(settings, "reasoning"), *recgen.problems(settings)]
         if problems:
             raise SettingsError("\n".join(problems))
-        extra_feature.check_backbone(settings["backbone"]["name"])
+        task, training = settings["protocol"]["task"], settings["backbone"]["training"]
+        extra_feature.check_backbone(settings["backbone"]["name"], task)
+        if task == "ranking" and training != "per_prefix":
+            raise SettingsError(
+                f"backbone.training = {training}: in a ranking each prefix of a sequence has a feature of its own; use "
+                "per_prefix, by which the backbone by itself is trained too"
+            )
 
 
 @register_model("LLMCF")
@@ -99,7 +105,7 @@ class LLMCF(LLMRecommender):
         shown: Examples of each row, -1 for none. Shape `[R, K]`.
     """
 
-    protocols = ("loo_ctr", "unified_ctr", "temporal_ratio")
+    protocols = ("loo_ctr", "unified_ctr", "temporal_ratio", "loo_full", "unified_rank")
     run_only = (*generation.RUN_ONLY, *recgen.RUN_ONLY)
     settings_class = Checks
     goals = ("backbone_scores", "scores")
@@ -139,7 +145,7 @@ class LLMCF(LLMRecommender):
     def reason(run: StageRun, data: Artifact, split: Artifact, recgen: Artifact | None) -> Mapping[str, Any]:
         """Chains of thought of sampled training rows: c_i = LLM(P(x_i, y_i))."""
         settings = build(ReasoningSettings, run["reasoning"], "reasoning")
-        rows, own = numbered(split), np.random.default_rng(run.seed)
+        rows, own = load_rows(split.folder), np.random.default_rng(run.seed)
         train = rows.numbers("train")
         size = max(1, round(settings.share * len(train)))
         numbers = np.sort(own.choice(train, size, replace=False))
@@ -191,17 +197,21 @@ class LLMCF(LLMRecommender):
     ) -> Mapping[str, Any]:
         """The examples of every row, checked to be of its past; a sweep's trial has none for the test."""
         settings = build(ExampleSettings, run["examples"], "examples")
-        rows = numbered(split)
+        rows = load_rows(split.folder)
         chosen = training.load_tensors(reasoning_vectors, "reasoning")["rows"].numpy()
         text = training.load_tensors(item_text, "text")["text"].numpy()
-        with run.progress(len(rows), "row") as ticker:
-            shown = examples.retrieve(rows, chosen, text, settings, run.seed, ticker)
+        asked = {part: rows.asked(part) for part in rows.firsts}
+        wanted = np.concatenate([*asked.values()])
+        with run.progress(len(wanted), "row") as ticker:
+            shown = examples.retrieve(
+                rows, chosen, text, settings, run.seed, ticker, asked=wanted, masked=rows.hides_items
+            )
         owners, places = np.nonzero(shown >= 0)
         no_leaks(rows.check_shown(owners, chosen[shown[owners, places]]))
         tensors = {"shown": torch.from_numpy(shown.astype(np.int32))}
         training.save_tensors(run.folder / "shown.safetensors", tensors)
         counts = {
-            part: round(float((shown[rows.numbers(part)] >= 0).sum(1).mean()), 3) for part in rows.firsts
+            part: round(float((shown[numbers] >= 0).sum(1).mean()), 3) for part, numbers in asked.items()
         }
         listed = ", ".join(f"{value:.2f} a row of {part}" for part, value in counts.items())
         return {"examples": counts, "did": f"of {len(chosen)} examples {listed}"}
@@ -222,7 +232,8 @@ class LLMCF(LLMRecommender):
         """Train the backbone with the in-context module; nothing is generated, encoded or searched."""
         training.seed_everything(run.seed)
         model, session = LLMCF.assemble(run, data, split, item_text, reasoning_vectors, shown)
-        return training.fit_rows(run, session, model, loaders(session.config, session.parts, model.rows))
+        session.check_training()
+        return training.fit_rows(run, session, model, session.numbered_loaders(model.rows))
 
     @stage(
         makes="scores",
@@ -243,7 +254,7 @@ class LLMCF(LLMRecommender):
         """Probabilities of the rows of the test, or of validation."""
         model, session = LLMCF.assemble(run, data, split, item_text, reasoning_vectors, shown)
         training.load_weights(model, online)
-        loader = loaders(session.config, session.parts, model.rows)[run.phase]
+        loader = session.numbered_loaders(model.rows)[run.phase]
         scored = evaluation.score_conventional(run, model.eval(), session, loader)
         return {**scored, "llm_parameters": reasoning.summary["llm_parameters"]}
 
@@ -259,7 +270,7 @@ class LLMCF(LLMRecommender):
         """The model before training, and the settings and data of its backbone."""
         settings = build(InContextSettings, run["in_context"], "in_context")
         session = stages.backbone_session(run, data, split)
-        rows = numbered(split)
+        rows = load_rows(split.folder)
         text = training.load_tensors(item_text, "text")["text"]
         reasoning = training.load_tensors(reasoning_vectors, "reasoning")
         chosen = reasoning["rows"].numpy()
@@ -270,7 +281,7 @@ class LLMCF(LLMRecommender):
         found_labels = (label_table(items.categories), label_table([(each,) for each in items.brand]))
         tables = ItemTables(text, tuple(each for each in found_labels if bool(each.any())))
         in_context = InContext(rows.split.n_users, tables, found, settings)
-        conventional = extra_feature.make(session, settings.width)
+        conventional = extra_feature.make(session, settings.width, weight=settings.added_weight)
         table = training.load_tensors(shown, "shown")["shown"].numpy()
         return LLMCF(conventional, in_context, rows, table), session
 
@@ -288,17 +299,24 @@ class LLMCF(LLMRecommender):
         return loss + self.in_context.settings.reconstruction * reconstruction
 
     def predict(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
-        """Probabilities of rows. Shape `[B]`."""
+        """Probabilities of rows, or of a ranking scores. Shape `[B]`."""
         self._add_feature(interaction)
         scores: Tensor = self.conventional.predict(interaction)
+        return scores
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
+        """Scores of all items for the users of rows. Shape `[B, n_items]`."""
+        self._add_feature(interaction)
+        scores: Tensor = self.conventional.full_sort_predict(interaction)
         return scores
 
     def _add_feature(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
         """Give a batch its collaborative features w; the reconstruction loss, a scalar."""
         numbers = interaction[ROW].cpu().numpy()
+        items = self.rows.items[numbers]
         columns = as_tensors(
             self.rows.users[numbers],
-            self.rows.items[numbers],
+            np.zeros_like(items) if self.rows.hides_items else items,
             self.rows.histories(numbers, self.in_context.settings.history),
             self.shown[numbers],
         )
@@ -306,11 +324,6 @@ class LLMCF(LLMRecommender):
         interaction[extra_feature.EXTRA] = feature[:, None]  # [B, 1, width]
         found: Tensor = reconstruction
         return found
-
-
-def numbered(split: Artifact) -> NumberedRows:
-    """The rows of a frozen split of labelled pairs."""
-    return load_rows(split.folder)
 
 
 @opens(
@@ -343,4 +356,5 @@ def open_recommender(run: StageRun, new: NewItems | None, **made: Artifact) -> I
 #   decoder has none, as in the code;
 # - the conventional model reads all fields that RecBole gives it, and the feature as one more embedded field; DIN's
 #   MLP reads it behind its own input;
-# - there is no retrieval task.
+# - in a ranking the row's token and the search know the user and the history, not the item; the examples of a ranking's
+#   training rows are interactions and one drawn negative for each.

@@ -16,6 +16,7 @@ from llmbole.data import leak, splits
 from llmbole.data.arrays import open_parts, refuse_sealed
 from llmbole.data.dataset import make_dataset
 from llmbole.data.loader import FrozenCandidateLoader, evaluation_loader, train_loader
+from llmbole.data.numbered import NumberedRows, loaders, number_parts
 from llmbole.data.pairs import PARTS, PairSplit
 from llmbole.data.protocol import Protocol, protocol
 from llmbole.data.split import Split
@@ -111,6 +112,20 @@ class Session:
         dataset = self.parts[PARTS.index(part)]
         rows: Interaction = construct_transform(self.config)(dataset, dataset[places])
         return rows
+
+    def numbered_loaders(self, rows: NumberedRows) -> dict[str, Any]:
+        """A loader of each open part by name, whose batches hold `row_number`; only that of training shuffles.
+
+        Args:
+            rows: The numbers: of the split, or of a ranking's as `labelled` gives it.
+
+        Returns:
+            Part name to loader.
+        """
+        if isinstance(self.split, PairSplit):
+            return dict(loaders(self.config, self.parts, rows))
+        number_parts(self.parts, rows)
+        return {name: self.train_loader() if name == "train" else self.loader(name) for name in rows.firsts}
 
     def check_training(self) -> None:
         """Refuse to train on rows that hold a held-out interaction; labelled rows were checked with their split.

@@ -14,6 +14,7 @@ from llmbole.llm import backbone as language_models
 from llmbole.llm import encode, local
 from llmbole.llm.identity import LLMSpec
 from llmbole.model import examples, training
+from llmbole.model.in_context import InContext
 from llmbole.results import load
 from llmbole.settings import SettingsError
 from llmbole.verify import verify
@@ -94,8 +95,8 @@ def test_a_future_example_stops_the_run(short, monkeypatch):
     """The search is made to show every test row the latest training row of the in-context data set."""
     honest = examples.retrieve
 
-    def planted(rows, chosen, text, *others):
-        found = honest(rows, chosen, text, *others)
+    def planted(rows, chosen, text, *others, **more):
+        found = honest(rows, chosen, text, *others, **more)
         found[rows.numbers("test"), 0] = int(np.argmax(rows.timestamps[chosen]))
         return found
 
@@ -166,6 +167,42 @@ def test_another_protocol_runs(short):
     assert 0 <= short({"in_context.pooling": "mean"}, protocol="unified_ctr").metrics["AUC"] <= 1
 
 
+RANKED = {
+    "backbone.embedding_size": 8,
+    "backbone.MAX_ITEM_LIST_LENGTH": 5,
+    "backbone.train_batch_size": 512,
+    "in_context.width": 8,
+    "examples.count": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "protocol"), [("GRU4Rec", "loo_full"), ("SRGNN", "loo_full"), ("YoutubeDNN", "unified_rank")]
+)
+def test_a_ranking_gives_each_prefix_a_feature(short, backbone, protocol):
+    result = short(RANKED, protocol=protocol, backbone=backbone)
+    record = load(result.path)
+    assert set(record.metrics) == set(record.backbone_metrics) >= {"HIT@5", "HIT@10", "NDCG@5", "NDCG@10"}
+    assert result.artifacts["backbone"].summary["training"] == "per_prefix"
+    assert (shown(result) >= 0).any(1).sum() > 0
+    assert not verify(result.path.parents[2])
+
+
+def test_the_item_of_a_rankings_row_is_hidden_from_the_module(short, monkeypatch):
+    seen = []
+    honest = InContext.forward
+
+    def watched(model, users, items, histories, places):
+        seen.append(items)
+        return honest(model, users, items, histories, places)
+
+    monkeypatch.setattr(InContext, "forward", watched)
+    own = {"backbone.hidden_size": 8, "backbone.inner_size": 8, **RANKED}
+    del own["backbone.embedding_size"]
+    short(own, protocol="loo_full", backbone="SASRec")
+    assert seen and not any(items.any() for items in seen)
+
+
 def test_a_second_weight_of_the_reconstruction_generates_nothing(short, raw_slice, shared):
     short()
     own = {"raw": str(raw_slice), "store": str(shared / "store"), "progress": False}
@@ -178,6 +215,11 @@ def test_a_second_weight_of_the_reconstruction_generates_nothing(short, raw_slic
     ("settings", "message"),
     [
         ({"backbone": "LR"}, "LR has no place for an extra feature"),
+        ({"protocol": "loo_full"}, "DeepFM has no place for an extra feature in a ranking"),
+        (
+            {"protocol": "loo_full", "backbone": "SASRec", "backbone.training": "auto"},
+            "each prefix of a sequence has a feature of its own; use per_prefix",
+        ),
         ({"reasoning.share": 0.0, "examples.count": 3}, r"(?s)share = 0.0.*count = 3: must be even"),
         ({"reasoning.text": "{history} {target}"}, "lacks {decision}"),
         ({"reasoning.text": "{history} {target} {decision} {mood}"}, "has the slot 'mood'"),
@@ -198,8 +240,10 @@ def test_a_second_weight_of_the_reconstruction_generates_nothing(short, raw_slic
     ],
 )
 def test_wrong_settings_are_refused_before_any_work(short, settings, message):
+    own = dict(settings)
+    protocol = own.pop("protocol", "loo_ctr")
     with pytest.raises(SettingsError, match=message):
-        short(settings)
+        short(own, protocol=protocol)
 
 
 TUNING = {

@@ -45,6 +45,17 @@ def test_a_backbone_brings_what_fits_the_task_of_the_protocol():
     assert rated == ranked
 
 
+def test_a_method_brings_what_fits_the_task_over_its_backbones(tmp_path):
+    own = {"store": str(tmp_path), "backbone": "SASRec"}
+    ranked = resolve("LLMCF", "ml-100k", {**own, "protocol": "loo_full"}).settings
+    assert ranked["backbone"]["training"] == "per_prefix" and ranked["backbone"]["n_heads"] == 1
+    assert (ranked["backbone"]["sampled_negatives"], ranked["in_context"]["width"]) == (128, 64)
+    given = {**own, "protocol": "loo_full", "backbone.sampled_negatives": 0}
+    assert resolve("LLMCF", "ml-100k", given).settings["backbone"]["sampled_negatives"] == 0
+    labels = resolve("LLMCF", "ml-100k", {"store": str(tmp_path)}).settings
+    assert "sampled_negatives" not in labels["backbone"] and labels["in_context"]["width"] == 32
+
+
 @pytest.mark.parametrize(
     ("model", "dataset", "settings", "close"),
     [

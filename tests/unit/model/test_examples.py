@@ -31,9 +31,9 @@ class Rows(SimpleNamespace):
         return len(self.items)
 
 
-def choose(rows, chosen, **changes):
+def choose(rows, chosen, more=None, **changes):
     own = {"count": 4, "balanced": True, "history": 2, "kind": "exact", "exact_up_to": 0, **changes}
-    return retrieve(Rows(**vars(rows)), chosen, rows.vectors, ExampleSettings(**own), seed=3)
+    return retrieve(Rows(**vars(rows)), chosen, rows.vectors, ExampleSettings(**own), seed=3, **(more or {}))
 
 
 def plain(rows, chosen, row, count, balanced):
@@ -111,6 +111,21 @@ def test_similarity_is_half_of_the_history_and_half_of_the_item():
             targets = [rows.vectors[rows.items[r]] for r in (a, b)]
             cosines = [x @ y / np.linalg.norm(x) / np.linalg.norm(y) for x, y in (means, targets)]
             assert vectors[a] @ vectors[b] == pytest.approx(sum(cosines) / 2, abs=1e-5)
+
+
+def test_a_masked_item_leaves_the_history_alone_to_decide():
+    rows = made(60, 20, 5)
+    masked = row_vectors(rows, np.arange(60), rows.vectors, 3, masked=True)
+    whole = row_vectors(rows, np.arange(60), rows.vectors, 3)
+    np.testing.assert_array_equal(masked[:, :5], whole[:, :5])
+    assert not masked[:, 5:].any()
+    asked = np.arange(30, 60)
+    shown = choose(rows, np.arange(30), more={"asked": asked, "masked": True}, balanced=False, history=3)
+    assert (shown[:30] == -1).all()
+    for row in asked:
+        early = np.flatnonzero(rows.timestamps[:30] < rows.timestamps[row])
+        order = early[np.argsort(-whole[early, :5] @ whole[row, :5], kind="stable")][:4]
+        assert set(shown[row][shown[row] >= 0]) == set(order)
 
 
 def test_no_examples_are_no_columns_and_their_order_is_drawn_from_the_seed():

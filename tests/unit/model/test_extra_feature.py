@@ -8,7 +8,7 @@ import torch
 from llmbole.config import Config
 from llmbole.data import protocol
 from llmbole.model import extra_feature
-from llmbole.model.extra_feature import EXTRA, LEARNERS
+from llmbole.model.extra_feature import EXTRA, LEARNERS, RETRIEVERS
 from llmbole.model.session import open_split, recbole_settings
 from llmbole.settings import SettingsError
 
@@ -76,11 +76,59 @@ def test_a_feature_of_zeros_is_a_field_that_adds_nothing_to_factors(session, nam
     torch.testing.assert_close(wide.predict(batch), plain.predict(batch))
 
 
+@pytest.fixture
+def ranked(prepared, splits_of):
+    """A model's settings and data under loo_full."""
+
+    def make(name, **changes):
+        rules = protocol.protocol("loo_full")
+        own = {"hidden_size": 8, "inner_size": 8} if name == "SASRec" else {"embedding_size": 8}
+        own |= {"mlp_hidden_size": [8]} if name == "YoutubeDNN" else {}
+        small = {"train_batch_size": 16, "MAX_ITEM_LIST_LENGTH": 6, **own, **changes}
+        config = Config(name, "ml-100k", prepared, {**recbole_settings(rules), **small}, device="cpu", seed=1)
+        return open_split(config, splits_of("loo_full"), rules)
+
+    return make
+
+
+@pytest.mark.parametrize("name", RETRIEVERS)
+@pytest.mark.parametrize(("width", "negatives"), [(8, 5), (6, 0)])
+def test_a_ranking_adds_the_feature_to_the_vector_of_the_user(ranked, name, width, negatives):
+    opened = ranked(name, sampled_negatives=negatives)
+    torch.manual_seed(0)
+    model = extra_feature.make(opened, width, weight=0.5).eval()
+    plain = opened.config.model_class(opened.config, opened.parts[0]).eval()
+    plain.load_state_dict({key: model.state_dict()[key] for key in plain.state_dict()})
+    batch = next(iter(opened.train_loader()))
+    feature = torch.randn(len(batch), 1, width, requires_grad=True)
+    batch[EXTRA] = feature
+    scores = model.full_sort_predict(batch).view(len(batch), -1)
+    items = (plain.output_embedding if name == "YoutubeDNN" else plain.item_embedding).weight
+    added = 0.5 * model.extra_mapping(feature[:, 0]) @ items.T
+    torch.testing.assert_close(scores, plain.full_sort_predict(batch).view(len(batch), -1) + added)
+    own = scores[torch.arange(len(batch)), batch["item_id"]]
+    torch.testing.assert_close(model.predict(batch), own)
+    torch.manual_seed(3)
+    loss = model.calculate_loss(batch)
+    if not negatives:
+        torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(scores, batch["item_id"]))
+    loss.backward()
+    assert (feature.grad.abs().sum((1, 2)) > 0).all()
+    assert all(parameter.grad is not None for parameter in model.extra_mapping.parameters())
+
+
+def test_each_kind_of_task_has_its_own_models():
+    with pytest.raises(SettingsError, match=r"DeepFM has no place for an extra feature in a ranking"):
+        extra_feature.check_backbone("DeepFM", "ranking")
+    with pytest.raises(SettingsError, match="SASRec has no place for an extra feature;"):
+        extra_feature.check_backbone("SASRec", "pairs")
+
+
 def test_a_model_without_a_place_is_refused_by_name(session):
     with pytest.raises(SettingsError, match=r"LR has no place for an extra feature.*DeepFM"):
-        extra_feature.check_backbone("LR")
+        extra_feature.check_backbone("LR", "pairs")
     with pytest.raises(SettingsError, match="did you mean 'DeepFM'"):
-        extra_feature.check_backbone("DeepFMs")
+        extra_feature.check_backbone("DeepFMs", "pairs")
 
 
 @pytest.mark.parametrize("name", ["DCN", "DIN"])

@@ -11,7 +11,7 @@ from llmbole.settings import SettingsError, build
 
 USERS, ITEMS, TEXT, LENGTH = 7, 9, 5, 3
 SIZES = {"width": 8, "hidden": 6, "layers": 2, "heads": 2, "history": LENGTH}
-PARTS = {"text": True, "reasoning": True, "pooling": "decoder", "reconstruction": 1.0}
+PARTS = {"text": True, "reasoning": True, "pooling": "decoder", "reconstruction": 1.0, "added_weight": 0.1}
 
 
 def made(examples=6, **changes):
