@@ -30,6 +30,17 @@ REASONED = {
     "examples.history": 4,
     "text_encoder.max_tokens": 6,
 }
+TOLD = {
+    "protocol": "loo_ctr",
+    "knowledge.user": "Taste: {history}",
+    "knowledge.item": "About {target}",
+    "knowledge.max_new_tokens": 2,
+    "knowledge.listed.history": 2,
+    "knowledge.batch_size": 256,
+    "text_encoder.max_tokens": 4,
+    "adaptor.hidden": 8,
+    "adaptor.width": 4,
+}
 RANKED = {
     "instructions.per_task": 20,
     "instructions.positives": 2,
@@ -51,6 +62,7 @@ CASES = {
     "CoLLM": {**HYBRID, "ensemble": True},
     "KD": TAUGHT,
     "LLMCF": REASONED,
+    "KAR": TOLD,
     "Llama4Rec": RANKED,
 }
 
