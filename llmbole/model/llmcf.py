@@ -310,9 +310,8 @@ class LLMCF(LLMRecommender):
         scores: Tensor = self.conventional.full_sort_predict(interaction)
         return scores
 
-    def _add_feature(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
-        """Give a batch its collaborative features w; the reconstruction loss, a scalar."""
-        numbers = interaction[ROW].cpu().numpy()
+    def look_up(self, numbers: np.ndarray) -> list[Tensor]:
+        """What the in-context module reads of rows, by number: users, items, histories, places of examples."""
         items = self.rows.items[numbers]
         columns = as_tensors(
             self.rows.users[numbers],
@@ -320,7 +319,11 @@ class LLMCF(LLMRecommender):
             self.rows.histories(numbers, self.in_context.settings.history),
             self.shown[numbers],
         )
-        feature, reconstruction = self.in_context(*(column.to(self.device) for column in columns))
+        return [column.to(self.device) for column in columns]
+
+    def _add_feature(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
+        """Give a batch its collaborative features w; the reconstruction loss, a scalar."""
+        feature, reconstruction = self.in_context(*self.look_up(interaction[ROW].cpu().numpy()))
         interaction[extra_feature.EXTRA] = feature[:, None]  # [B, 1, width]
         found: Tensor = reconstruction
         return found

@@ -15,6 +15,7 @@ from llmbole.llm import encode, local
 from llmbole.llm.identity import LLMSpec
 from llmbole.model import examples, training
 from llmbole.model.in_context import InContext
+from llmbole.model.session import numbered
 from llmbole.results import load
 from llmbole.settings import SettingsError
 from llmbole.verify import verify
@@ -89,6 +90,25 @@ def test_online_no_language_model_no_encoder_and_no_search_is_touched(short, mon
         monkeypatch.setattr(module, name, refuse)
     again = short({"in_context.reconstruction": 0.5})
     assert again.artifacts["online"].cost["seconds"] > 0
+
+
+def test_new_users_items_and_interactions_need_no_language_model(short, monkeypatch):
+    """After the in-context data set is written, rows that it does not know are searched for, learned and scored."""
+    own = {"in_context.pooling": "mean"}
+    short(own, protocol="unified_ctr")
+
+    def refuse(*arguments, **keywords):
+        raise AssertionError("a language model is loaded or asked")
+
+    for module, name in ((language_models, "load"), (texts, "greedy"), (texts.LocalEngine, "answer")):
+        monkeypatch.setattr(module, name, refuse)
+    result = short({**own, "examples.count": 6}, protocol="unified_ctr")
+    rows = numbered(result.artifacts["split"])
+    test = rows.numbers("test")
+    users, items = rows.split.train_counts
+    new = (users[rows.users[test]] == 0) | (items[rows.items[test]] == 0)
+    assert new.any() and np.isfinite(scores(result)[new]).all()
+    assert (shown(result)[test[new]] >= 0).any()
 
 
 def test_a_future_example_stops_the_run(short, monkeypatch):

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmbole.llm import nearest
 from llmbole.model.examples import ExampleSettings, retrieve, row_vectors
 from llmbole.settings import SettingsError, build
+
+KINDS = ("exact", "hnsw", "ivf")
 
 
 def made(size, moments, seed, items=30):
@@ -67,15 +70,20 @@ def plain(rows, chosen, row, count, balanced):
     size=st.integers(2, 120),
     share=st.floats(0.05, 1),
     moments=st.integers(1, 40),
-    count=st.sampled_from([2, 4, 6, 8]),
+    count=st.sampled_from([0, 2, 4, 6, 8]),
     balanced=st.booleans(),
-    kind=st.sampled_from(["exact", "hnsw", "ivf"]),
+    kind=st.sampled_from(KINDS),
+    filtered=st.integers(1, 64),
     seed=st.integers(0, 10**6),
 )
-def test_examples_are_earlier_balanced_and_distinct(size, share, moments, count, balanced, kind, seed):
+def test_examples_are_earlier_balanced_and_distinct(
+    size, share, moments, count, balanced, kind, filtered, seed
+):
     rows = made(size, moments, seed)
     chosen = np.arange(size)[: max(1, int(share * size))]
-    shown = choose(rows, chosen, count=count, balanced=balanced, kind=kind)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest, "FIRST_WIDTH", filtered)  # neighbours from which later ones are filtered out
+        shown = choose(rows, chosen, count=count, balanced=balanced, kind=kind)
     assert shown.shape == (size, count)
     for row, places in enumerate(shown):
         found = chosen[places[places >= 0]]
@@ -87,6 +95,34 @@ def test_examples_are_earlier_balanced_and_distinct(size, share, moments, count,
         liked = int(rows.labels[early].sum())
         most = 2 * min(liked, len(early) - liked, count // 2) if balanced else min(count, len(early))
         assert len(found) == most  # none is given up before it is proven absent
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("filtered", [1, 8, 64])
+@pytest.mark.parametrize("balanced", [True, False])
+def test_a_planted_example_of_the_future_is_never_shown(kind, filtered, balanced, monkeypatch):
+    """Each row has twins in the in-context data set, one of each label, nearer than anything else and never earlier."""
+    monkeypatch.setattr(nearest, "FIRST_WIDTH", filtered)
+    real, random = made(150, 40, 6), np.random.default_rng(7)
+    twin = np.tile(np.arange(150), 2)
+    delay = random.integers(0, 2, 300)  # of its own time, or later
+    both = SimpleNamespace(
+        timestamps=np.concatenate([real.timestamps, real.timestamps[twin] + delay]),
+        labels=np.concatenate([real.labels, np.repeat([0.0, 1.0], 150)]),
+        items=np.concatenate([real.items, real.items[twin]]),
+        histories=lambda numbers, length: real.histories(np.asarray(numbers) % 150, length),
+        vectors=real.vectors,
+    )
+    chosen = np.arange(450)
+    shown = choose(both, chosen, count=4, balanced=balanced, kind=kind)
+    places = shown[:150]
+    owners, columns = np.nonzero(places >= 0)
+    found = chosen[places[owners, columns]]
+    assert len(found) > 200
+    assert (both.timestamps[found] < both.timestamps[owners]).all()
+    planted = found >= 150
+    assert planted.any()  # another row's twin may be of the past
+    assert not (found[planted] % 150 == owners[planted]).any()
 
 
 @pytest.mark.parametrize("balanced", [True, False])
