@@ -1,17 +1,19 @@
 """Users per second of an LLM's ranking: by likelihood and by generation, in batches and one prompt at a time.
 
-    python benchmarks/reranking.py [--llm tiny] [--users 64] [--batch 32] [--threads 1]
+    python benchmarks/reranking.py [--llm tiny] [--adapter FOLDER] [--users 64] [--batch 32] [--threads 1]
 
 Prompts are Llama4Rec's over ml-100k titles: a history of 5, a similar user's 5, 10 candidates. The plain ways are what
 the library's replace: `candidate after candidate` runs prompt and title as a sequence of its own for each candidate of
 one user at a time; `one answer at a time` generates for one user, to the end token or the longest answer. The
-likelihoods are compared, and so are the generated answers.
+likelihoods are compared, and so are the generated answers. An adapter is what a run's stage `tuned` left in the store.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+from pathlib import Path
 
 import movielens
 import numpy as np
@@ -21,6 +23,7 @@ from torch import Tensor
 from llmbole.llm import title_prompt
 from llmbole.llm.backbone import LanguageModel, load
 from llmbole.llm.identity import LLMSpec
+from llmbole.llm.lora import Adapter, LoraSettings
 from llmbole.llm.prompt import Encoded
 from llmbole.llm.title_prompt import ListWording, TitlePrompt, Titles
 from llmbole.settings import load_yaml, properties_folder
@@ -97,6 +100,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--llm", default="tiny", help="tiny, a local folder, or a hub id")
+    parser.add_argument("--adapter", type=Path, help="folder of a tuned LoRA update of this LLM")
     parser.add_argument("--users", type=int, default=64, help="users of the library's ways")
     parser.add_argument("--batch", type=int, default=32, help="prompts run together")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -106,13 +110,19 @@ def main() -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     torch.set_num_threads(arguments.threads)
     lm = load(LLMSpec(name=arguments.llm), arguments.device).freeze()
+    if arguments.adapter is not None:
+        stored = json.loads((arguments.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        rank, alpha = stored["r"], stored["lora_alpha"]
+        targets = tuple(stored["target_modules"])
+        Adapter(lm, LoraSettings(rank, alpha, 0.0, targets)).load(arguments.adapter)
     prompts, answers = draw(lm, arguments.users)
     few, batch = max(2, arguments.users // 8), arguments.batch
     longest = max(sum(sorted(map(len, row))[-NAMED:]) for row in answers) + 2 * NAMED
     limits = [longest] * len(prompts)
     logger.info(
-        "%s, %d parameters, %d threads; prompts of %.0f tokens, titles of %.1f, answers of up to %d",
+        "%s%s, %d parameters, %d threads; prompts of %.0f tokens, titles of %.1f, answers of up to %d",
         arguments.llm,
+        " tuned" if arguments.adapter else "",
         lm.parameters_total,
         arguments.threads,
         np.mean([len(prompt.ids) for prompt in prompts]),

@@ -174,25 +174,26 @@ def generated_lists(
         prompts: encoded prompts.
         longest: tokens of the longest right answer of each prompt.
         count: titles that an answer lists.
-        batch_size: prompts generated together.
+        batch_size: prompts that are held at once; when half of them have ended, others take their place.
         progress: told how many prompts are done.
 
     Returns:
         Texts in the order of the prompts.
     """
-    texts = [""] * len(prompts)
-    for places in _by_length(prompts, batch_size):
-        embeddings, mask = yes_no.embed(lm, [prompts[place] for place in places], {})
-        limit = max(longest[place] for place in places) + _MARGIN
-        room = score.position_limit(lm)
-        if room is not None:
-            limit = min(limit, room - embeddings.shape[1])
-        found = generate.greedy(lm, embeddings, mask, limit, quotes=2 * count)
-        for place, text in zip(places, found, strict=True):
-            texts[place] = text
-        if progress is not None:
-            progress(len(places))
-    return texts
+    room = score.position_limit(lm)
+    limits = [
+        more + _MARGIN if room is None else min(more + _MARGIN, room - len(prompt.ids))
+        for more, prompt in zip(longest, prompts, strict=True)
+    ]
+    return generate.greedy_stream(
+        lm,
+        lambda places: yes_no.embed(lm, [prompts[place] for place in places], {}),
+        [len(prompt.ids) for prompt in prompts],
+        limits,
+        batch_size=batch_size,
+        quotes=2 * count,
+        progress=progress,
+    )
 
 
 def expected_values(logs: Tensor, values: Sequence[float]) -> np.ndarray:

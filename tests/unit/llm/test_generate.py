@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llmbole.llm.backbone import LanguageModel, load
-from llmbole.llm.generate import greedy
+from llmbole.llm.generate import Generation, greedy, greedy_stream
 from llmbole.llm.identity import LLMSpec
 
 
@@ -33,7 +33,7 @@ def slow(lm: LanguageModel, embeddings: Tensor, steps: int, penalty: float = 1.0
         for index in set(ids):
             logits[index] = logits[index] / penalty if logits[index] > 0 else logits[index] * penalty
         ids.append(int(logits.argmax()))
-        if ids[-1] == lm.tokens.eos_id:
+        if ids[-1] in (lm.tokens.eos_id, lm.model.generation_config.eos_token_id):
             break
     return ids
 
@@ -120,3 +120,54 @@ def test_refuses_what_the_model_can_not_hold(lm: LanguageModel) -> None:
     embeddings, mask = prompts(lm, "left")
     with pytest.raises(ValueError, match="up to 257 positions"):
         greedy(lm, embeddings, mask, 245)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 9, 40])
+def test_prompts_that_join_later_get_the_answers_they_get_alone(lm: LanguageModel, batch_size: int) -> None:
+    generator = torch.Generator().manual_seed(5)
+    lengths = [int(length) for length in torch.randint(1, 13, (20,), generator=generator)]
+    limits = [int(limit) for limit in torch.randint(1, 12, (20,), generator=generator)]
+    embeddings = [torch.randn(length, lm.hidden_size, generator=generator) for length in lengths]
+
+    def embed(places):
+        batch = torch.nn.utils.rnn.pad_sequence([embeddings[place] for place in places], batch_first=True)
+        begun.append(list(places))
+        return batch, torch.arange(batch.shape[1]) < torch.tensor([lengths[place] for place in places])[
+            :, None
+        ]
+
+    begun: list[list[int]] = []
+    told: list[int] = []
+    texts = greedy_stream(
+        lm, embed, lengths, limits, batch_size=batch_size, quotes=None, progress=told.append
+    )
+    with torch.inference_mode():
+        expected = [slow(lm, *each) for each in zip(embeddings, limits, strict=True)]
+    assert texts == [lm.tokens.decode(ids) for ids in expected]
+    assert sorted(place for places in begun for place in places) == list(range(20)) and sum(told) == 20
+    assert max(map(len, begun)) <= batch_size and len(begun) > 1 or batch_size == 40
+
+
+def test_answers_that_are_complete_leave_the_batch(lm: LanguageModel) -> None:
+    generator = torch.Generator().manual_seed(1)
+    embeddings = torch.randn(12, 3, lm.hidden_size, generator=generator)
+    limits = [2] * 8 + [6] * 4
+    answers = Generation(lm, limits, 9, quotes=None)
+    widths: list[int] = []
+    hook = lm.model.get_output_embeddings().register_forward_hook(
+        lambda module, args, logits: widths.append(len(logits))
+    )
+    answers.join(range(12), embeddings, torch.ones(12, 3))
+    while answers.open:
+        answers.step()
+    hook.remove()
+    expected, held = [12], 12
+    for said in range(1, max(map(len, answers.ids))):
+        still = sum(len(ids) > said for ids in answers.ids)
+        held = still if held >= 8 and still <= 0.75 * held else held
+        expected.append(held)
+    assert widths == expected and widths[-1] <= 4
+
+
+def test_an_empty_stream_has_no_answers(lm: LanguageModel) -> None:
+    assert greedy_stream(lm, lambda places: pytest.fail("asked"), [], [], batch_size=4) == []

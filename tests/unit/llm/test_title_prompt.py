@@ -87,7 +87,7 @@ def test_a_list_ends_with_its_last_title(lm, prompt, titles):
     encoded = prompt.encode(rows(titles, [2], [1, 2]), 200)
     told = []
     texts = title_prompt.generated_lists(lm, encoded, [60, 60], 1, batch_size=8, progress=told.append)
-    assert told == [2]
+    assert sum(told) == 2
     assert all(text.count('"') <= 2 for text in texts)
     alone = [title_prompt.generated_lists(lm, [each], [60], 1, batch_size=1)[0] for each in encoded]
     assert texts == alone
