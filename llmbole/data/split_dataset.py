@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ from recbole.data.transform import construct_transform  # noqa: E402
 from recbole.utils import FeatureSource, FeatureType, ModelType  # noqa: E402
 
 FLOATS = ("rating", "timestamp")
+ItemColumns = Mapping[str, Sequence[str | None]]
+"""Features of items by internal id; the padding item has none."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,12 @@ class SplitDataset(TimeOrdered, recbole_datasets.Dataset):
 
     Attributes:
         split: The frozen split.
+        item_columns: More features of items than the data set's: name to token by internal id, `None` for none.
         rows: The rows of this part; `None` before `build`.
     """
 
     split: Any
+    item_columns: ItemColumns = {}
     rows: Rows | None = None
     history_length = 0
 
@@ -72,6 +76,21 @@ class SplitDataset(TimeOrdered, recbole_datasets.Dataset):
         )
         for field in fields:
             self.set_field_property(field, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
+
+    def _load_user_or_item_feat(
+        self, token: str, dataset_path: str, source: FeatureSource, field_name: str
+    ) -> pandas.DataFrame | None:
+        features = super()._load_user_or_item_feat(token, dataset_path, source, field_name)
+        if source is not FeatureSource.ITEM or not self.item_columns:
+            return features
+        taken = [] if features is None else sorted(set(features) & set(self.item_columns))
+        if taken:
+            raise ValueError(f"{dataset_path}/{token}.item has a column {taken[0]!r} already; rename it")
+        more = pandas.DataFrame({self.iid_field: self.split.item_tokens[1:].astype(object)})
+        for field, values in self.item_columns.items():
+            more[field] = pandas.Series(values[1:], dtype=object)
+            self.set_field_property(field, FeatureType.TOKEN, FeatureSource.ITEM, 1)
+        return more if features is None else pandas.merge(features, more, on=self.iid_field, how="left")
 
     def build(self) -> list[Any]:
         """The training, validation and test parts; a sealed one is left out."""
@@ -227,18 +246,23 @@ class PairLoader:
         return torch.randperm(size, generator=self.generator) if self.shuffle else torch.arange(size)
 
 
-def make_split_dataset(config: Config, split: Split | PairSplit) -> SplitDataset:
+def make_split_dataset(
+    config: Config, split: Split | PairSplit, item_columns: ItemColumns | None = None
+) -> SplitDataset:
     """The dataset of a model, whose rows are a split's.
 
     Args:
         config: RecBole's settings for the model.
         split: The frozen split.
+        item_columns: More features of items, see `SplitDataset`.
 
     Returns:
         The dataset; `build()` gives its parts.
     """
     base = PairDataset if isinstance(split, PairSplit) else RankingDataset
-    dataset_class = type(base.__name__, (base,), {"split": split, "order": split.order})
+    dataset_class = type(
+        base.__name__, (base,), {"split": split, "order": split.order, "item_columns": item_columns or {}}
+    )
     made: SplitDataset = dataset_class(config)
     return made
 

@@ -66,7 +66,10 @@ def problems(settings: Mapping[str, Any]) -> list[str]:
     if not settings["data"]["augment"]:
         return []
     if protocol["task"] != "ranking":
-        return [f"data.augment = true: {protocol['name']} does not rank; leave it out"]
+        return [
+            f"data.augment = true: {protocol['name']} does not rank; leave it out, and set attributes.fill: true to "
+            "augment ratings"
+        ]
     sequential = issubclass(model_class_of(name), SequentialRecommender)
     if sequential and (name not in CAUSAL or settings["backbone"]["training"] == "per_prefix"):
         return [

@@ -198,14 +198,23 @@ def open_prompts(
     Returns:
         The prompts; the LLM is frozen.
     """
+    lm = open_tuned(run, tuned)
+    settings = build(PromptSettings, run["prompt"], "prompt")
+    answer = build(Answer, run["answer"], "answer")
+    titles = stages.item_texts(data, split, "{title}")
+    sequences = Sequences.of(splits.load(split.folder))
+    return RankingPrompts(lm, settings, answer, titles, run["dataset"]["words"], sequences, augment)
+
+
+def open_tuned(run: StageRun, tuned: Artifact | None) -> LanguageModel:
+    """The run's LLM, tuned or, without an artifact, as it comes; frozen.
+
+    The stage must declare `llm`, and with a tuned LLM `tune` and `lora`.
+    """
     lm = backbone.load(stages.llm_spec(run), stages.device(run)).freeze()
     updates = run["tune"]["updates"] if tuned is not None else "none"
     if updates == "lora" and tuned is not None:
         Adapter(lm, build(LoraSettings, run["lora"], "lora")).load(tuned.folder)
     elif updates == "full" and tuned is not None:
         lm.model.load_state_dict(load_file(tuned.folder / f"{training.WEIGHTS}.safetensors"))
-    settings = build(PromptSettings, run["prompt"], "prompt")
-    answer = build(Answer, run["answer"], "answer")
-    titles = stages.item_texts(data, split, "{title}")
-    sequences = Sequences.of(splits.load(split.folder))
-    return RankingPrompts(lm, settings, answer, titles, run["dataset"]["words"], sequences, augment)
+    return lm

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from llmbole.model import (
+    attributes,
     data_augmentation,
     instruction_tuning,
     instructions,
@@ -53,12 +54,14 @@ class Llama4Rec(LLMRecommender):
     lists = reranking.list_best
     listwise = llm_ranking.rank_lists
     pointwise = llm_ranking.rank_items
+    attributed_backbone = attributes.train_with_attributes
+    attributes = attributes.fill_attributes
     ratings = reranking.rate_rows
     predicted = llm_rating.predict_ratings
 
     @stage(
         makes="scores",
-        needs=("data", "split", "lists", "listwise", "pointwise", "ratings", "predicted"),
+        needs=("data", "split", "lists", "listwise", "pointwise", "ratings", "predicted", "attributes"),
         uses=("aggregate", "dataset.name", "protocol", "seed"),
         phased=True,
     )
@@ -71,6 +74,7 @@ class Llama4Rec(LLMRecommender):
         pointwise: Artifact | None,
         ratings: Artifact | None,
         predicted: Artifact | None,
+        attributes: Artifact | None,
     ) -> Mapping[str, Any]:
         """Adaptive aggregation, Eq. 4 to 6; what the LLM said is read, the LLM itself is not asked."""
         settings = build(AggregateSettings, run["aggregate"], "aggregate")
@@ -82,7 +86,7 @@ class Llama4Rec(LLMRecommender):
             def mixed(part: str, users: np.ndarray, llm: np.ndarray) -> np.ndarray:
                 return aggregate_ratings(llm, known[part], settings.weights(counts, users))
 
-            return reranking.score_ratings(run, Llama4Rec, data, split, predicted, mixed)
+            return reranking.score_ratings(run, Llama4Rec, data, split, predicted, mixed, attributes)
 
         def ranked(users: np.ndarray, positions: np.ndarray) -> np.ndarray:
             return aggregate_lists(positions, settings.weights(counts, users), settings.constant)
@@ -110,6 +114,8 @@ refuses(
 # - The LLM is tuned without augmented prompts, so that one serves every backbone, and IFT.
 # - LoRA by default; `tune.updates: full` trains all parameters, as in the paper.
 # - A rating is the mean over the scale's values under their probabilities, not one generated number.
-# - Data augmentation is for rankings and off by default (the paper's w/o DA); attributes that the LLM fills in, the
-#   paper's augmentation for ratings, are not there. BERT4Rec, which is trained on masked prefixes, has none either.
+# - Data augmentation is off by default, the paper's w/o DA: `data.augment` for rankings, `attributes.fill` for ratings.
+#   BERT4Rec, which is trained on masked prefixes, has none.
+# - Attributes are those of items that the paper's Table 3 names; the examples in the questions are this project's own.
+#   A book's genre and page length come from its title alone, and an answer counts by rules (`llm/attribute.py`).
 # - The LLM's pair joins the batches as a triple; the graph of LightGCN, SGL and MixGCF is that of the interactions.

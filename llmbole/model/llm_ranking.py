@@ -16,8 +16,9 @@ from llmbole.llm.lora import LoraSettings
 from llmbole.llm.pair_prompt import Answer
 from llmbole.llm.ranked_list import FAULTS, parse_ranking
 from llmbole.llm.title_prompt import tokens_of
-from llmbole.model import data_augmentation
+from llmbole.model import attributes, data_augmentation
 from llmbole.model.aggregation import chunk_bounds
+from llmbole.model.attributes import AttributeSettings
 from llmbole.model.data_augmentation import DataSettings
 from llmbole.model.instruction_tuning import USES, InstructionTuning, open_prompts
 from llmbole.model.instructions import InstructionSettings
@@ -263,6 +264,7 @@ def checks(**more: type) -> type:
         "tune": InstructionTuning,
         "lora": LoraSettings,
         "data": DataSettings,
+        "attributes": AttributeSettings,
         **more,
     }
 
@@ -270,7 +272,7 @@ def checks(**more: type) -> type:
         @classmethod
         def check(cls, settings: Mapping[str, Any]) -> None:
             problems = part_problems(parts, settings) + _backbone_problems(settings)
-            problems += data_augmentation.problems(settings)
+            problems += data_augmentation.problems(settings) + attributes.problems(settings)
             if problems:
                 raise SettingsError("\n".join(problems))
 

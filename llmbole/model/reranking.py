@@ -17,6 +17,7 @@ from llmbole.data.pairs import Pairs, PairSplit
 from llmbole.data.sequences import Sequences
 from llmbole.data.split import PHASES, Phase
 from llmbole.evaluator.collector import Collector, Evaluator
+from llmbole.model import attributes as item_attributes
 from llmbole.model import cf, evaluation, similar_users, stages
 from llmbole.model.session import Session, open_session
 from llmbole.pipeline.run import StageRun
@@ -104,14 +105,22 @@ def list_best(
 
 @stage(
     makes="ratings",
-    needs=("data", "split", "backbone"),
+    needs=("data", "split", "backbone", "attributes", "attributed_backbone"),
     uses=("dataset.name", "protocol", "backbone", "seed"),
     when=("protocol.task", "rating"),
     phased=True,
 )
-def rate_rows(run: StageRun, data: Artifact, split: Artifact, backbone: Artifact) -> Mapping[str, Any]:
+def rate_rows(
+    run: StageRun,
+    data: Artifact,
+    split: Artifact,
+    backbone: Artifact,
+    attributes: Artifact | None,
+    attributed_backbone: Artifact | None,
+) -> Mapping[str, Any]:
     """The conventional model's ratings of the rows of `phases_of`, and who is most like their users."""
-    opened = stages.open_backbone(run, data, split, backbone)
+    more = None if attributes is None else item_attributes.columns(split, attributes)
+    opened = stages.open_backbone(run, data, split, attributed_backbone or backbone, more)
     session = opened.session
     assert isinstance(session.split, PairSplit)  # ratings are of rows
     sequences = Sequences.of(session.split)
@@ -261,6 +270,7 @@ def score_ratings(
     split: Artifact,
     predicted: Artifact,
     combine: Callable[[str, np.ndarray, np.ndarray], np.ndarray],
+    attributes: Artifact | None = None,
 ) -> dict[str, Any]:
     """Scores of ratings, and what they reach on validation rows.
 
@@ -271,6 +281,7 @@ def score_ratings(
         split: Frozen split.
         predicted: An LLM's ratings.
         combine: From `valid` or `test`, users `[R]` and the LLM's ratings `[R]` to ratings.
+        attributes: Attributes that an LLM filled in, of whose answers the record tells.
 
     Returns:
         The stage's summary.
@@ -288,10 +299,12 @@ def score_ratings(
     chosen = session.protocol.selection
     valid = session.protocol.public_names(results["valid"])[chosen]
     users = len(np.unique(part.users))
+    shares = {} if attributes is None else attributes.summary["invalid"]
+    invalid = {f"attribute_invalid_{name.replace(' ', '_')}": share for name, share in shares.items()}
     return {
         **saved,
         "scoring": predicted.summary["scoring"],
-        "extra": {"rows": len(part), "users": users, f"valid_{chosen}": float(valid)},
+        "extra": {"rows": len(part), "users": users, f"valid_{chosen}": float(valid), **invalid},
         "llm_parameters": predicted.summary["llm_parameters"],
         "did": f"{metric} {value:.4f} over {len(part)} rows",
     }

@@ -20,7 +20,7 @@ from llmbole.data.numbered import NumberedRows, loaders, number_parts
 from llmbole.data.pairs import PARTS, PairSplit
 from llmbole.data.protocol import Protocol, protocol
 from llmbole.data.split import Split
-from llmbole.data.split_dataset import PairLoader, make_split_dataset, reads_all_rows
+from llmbole.data.split_dataset import ItemColumns, PairLoader, make_split_dataset, reads_all_rows
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.store import Artifact
 from llmbole.settings import SettingsError
@@ -153,6 +153,7 @@ def open_session(
     model: str | type,
     settings: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    item_columns: ItemColumns | None = None,
 ) -> Session:
     """Build a model's RecBole data under the run's protocol.
 
@@ -163,6 +164,7 @@ def open_session(
         model: Name of a RecBole model, or a model class.
         settings: RecBole settings of the model.
         seed: The seed, if it is not the run's.
+        item_columns: More features of items than the data set's, for labelled rows.
 
     Returns:
         The session.
@@ -181,16 +183,19 @@ def open_session(
         device=run.resources.get("device", "auto"),
         seed=run.seed if seed is None else seed,
     )
-    return open_split(config, splits.load(split.folder), rules)
+    return open_split(config, splits.load(split.folder), rules, item_columns)
 
 
-def open_split(config: Config, split: Split | PairSplit, rules: Protocol) -> Session:
+def open_split(
+    config: Config, split: Split | PairSplit, rules: Protocol, item_columns: ItemColumns | None = None
+) -> Session:
     """A model's data, whose rows are a split's.
 
     Args:
         config: RecBole's settings of the model.
         split: The frozen split.
         rules: The protocol it follows.
+        item_columns: More features of items than the data set's.
 
     Returns:
         The session.
@@ -205,7 +210,7 @@ def open_split(config: Config, split: Split | PairSplit, rules: Protocol) -> Ses
             config, rules.order, split if rules.scenario or rules.split != "leave_one_out" else None
         )
     else:
-        dataset = make_split_dataset(config, split)
+        dataset = make_split_dataset(config, split, item_columns)
     parts = dict(zip(("train", "valid", "test"), dataset.build(), strict=False))
     return Session(config, dataset, tuple(parts[name] for name in open_parts(tuple(parts))), split, rules)
 

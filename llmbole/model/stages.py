@@ -14,6 +14,7 @@ from llmbole.pipeline.stage import SET, stage
 from llmbole.pipeline.store import Artifact
 
 if TYPE_CHECKING:
+    from llmbole.data.split_dataset import ItemColumns
     from llmbole.model.cf import Backbone
     from llmbole.model.session import Session
 
@@ -68,13 +69,20 @@ def train_backbone(run: StageRun, data: Artifact, split: Artifact) -> Mapping[st
     return fit_backbone(run, data, split)
 
 
-def fit_backbone(run: StageRun, data: Artifact, split: Artifact, **more: Any) -> Mapping[str, Any]:  # noqa: ANN401
+def fit_backbone(
+    run: StageRun,
+    data: Artifact,
+    split: Artifact,
+    item_columns: ItemColumns | None = None,
+    **more: Any,  # noqa: ANN401 - of several types
+) -> Mapping[str, Any]:
     """Train the run's conventional recommender into the stage's folder.
 
     Args:
         run: The stage; it must declare `backbone`, `protocol`, `dataset.name` and `seed`.
         data: Prepared data.
         split: Frozen split.
+        item_columns: More features of items than the data set's.
         **more: First weights or further training data, see `cf.train_backbone`.
 
     Returns:
@@ -83,7 +91,7 @@ def fit_backbone(run: StageRun, data: Artifact, split: Artifact, **more: Any) ->
     from llmbole.model import cf, training
 
     training.seed_everything(run.seed)
-    session = backbone_session(run, data, split)
+    session = backbone_session(run, data, split, item_columns)
     with run.progress(int(session.config["epochs"]), "epoch") as ticker:
         summary = cf.train_backbone(
             session, run["backbone.training"], run.folder, run.workspace, ticker, run.validated, **more
@@ -272,19 +280,27 @@ def title_choice(run: StageRun, data: Artifact, split: Artifact, *, user: bool, 
     )
 
 
-def open_backbone(run: StageRun, data: Artifact, split: Artifact, backbone: Artifact) -> Backbone:
+def open_backbone(
+    run: StageRun,
+    data: Artifact,
+    split: Artifact,
+    backbone: Artifact,
+    item_columns: ItemColumns | None = None,
+) -> Backbone:
     """The trained conventional recommender with its settings and data."""
     from llmbole.model import cf
 
-    return cf.load_backbone(backbone_session(run, data, split), backbone.folder)
+    return cf.load_backbone(backbone_session(run, data, split, item_columns), backbone.folder)
 
 
-def backbone_session(run: StageRun, data: Artifact, split: Artifact) -> Session:
+def backbone_session(
+    run: StageRun, data: Artifact, split: Artifact, item_columns: ItemColumns | None = None
+) -> Session:
     """Settings and data of the conventional recommender under the run's protocol."""
     from llmbole.model.session import open_session
 
     name, own = backbone_settings(run)
-    return open_session(run, data, split, name, own)
+    return open_session(run, data, split, name, own, item_columns=item_columns)
 
 
 def llm_spec(run: StageRun) -> Any:  # noqa: ANN401 - an LLMSpec

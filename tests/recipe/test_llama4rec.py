@@ -13,7 +13,7 @@ from llmbole.data import splits
 from llmbole.data.sequences import Sequences
 from llmbole.llm import backbone as language_models
 from llmbole.llm.identity import LLMSpec
-from llmbole.model import llm_ranking, training
+from llmbole.model import llm_ranking, training, written
 from llmbole.pipeline.run import execute
 from llmbole.pipeline.run import plan as plan_stages
 from llmbole.pipeline.store import Store
@@ -211,6 +211,38 @@ def test_all_parameters_can_be_tuned_and_none(ask):
     assert language_models.load(LLMSpec("tiny")).checksum()
 
 
+@pytest.mark.parametrize("backbone", RATED)
+def test_attributes_that_the_llm_fills_in_are_features_of_every_backbone_of_ratings(made, backbone):
+    settings = {"protocol": "loo_rating", "attributes.max_new_tokens": 4}
+    plain = made("ratings", backbone=backbone, **settings)
+    more = made("ratings", backbone=backbone, **settings, **{"attributes.fill": True})
+    assert plain["backbone"].key == more["backbone"].key and plain["ratings"].key != more["ratings"].key
+    values = [np.load(each["ratings"].folder / "ratings.npz")["test_values"] for each in (plain, more)]
+    assert values[0].shape == values[1].shape and not np.array_equal(*values)
+    weights = [training.load_tensors(more[name], "backbone") for name in ("backbone", "attributed_backbone")]
+    sizes = [each["model.token_embedding_table.embedding.weight"].shape for each in weights]
+    distinct = more["attributes"].summary["distinct"]
+    assert set(distinct) == {"generated_director", "generated_star"}  # genres and years are known
+    assert sizes[1][0] - sizes[0][0] == sum(distinct.values()) + 2  # and one of each for what is unknown
+
+
+def test_the_record_says_how_often_an_attribute_was_no_valid_one(ask):
+    result = ask(
+        settings={"attributes.fill": True, "attributes.max_new_tokens": 4},
+        protocol="loo_rating",
+        backbone="DeepFM",
+    )
+    entries = written.load_texts(result.artifacts["attributes"])
+    split = splits.load(result.artifacts["split"].folder)
+    for name in ("director", "star"):
+        mine = [entry for entry in entries if entry["attribute"] == name]
+        assert [entry["item"] for entry in mine] == split.item_tokens[1:].tolist()
+        share = sum(entry["value"] is None for entry in mine) / len(mine)
+        assert result.record.extra[f"attribute_invalid_{name}"] == pytest.approx(share)
+    assert result.record.cost["attributes"].llm_tokens > 0
+    assert result.record.backbone_metrics != result.metrics
+
+
 @pytest.mark.parametrize("backbone", ["LightGCN", "SASRec"])
 def test_a_backbone_learns_what_the_llm_prefers(made, backbone):
     plain, more = made("lists", backbone=backbone), made("lists", backbone=backbone, **{"data.augment": True})
@@ -257,6 +289,18 @@ def test_a_similar_users_future_stops_the_run(ask, monkeypatch):
         ("Llama4Rec", {"instructions.tasks": ["listwise", "sorting"]}, "none of 'listwise'"),
         ("Llama4Rec", {"data.augment": True, "backbone": "BERT4Rec"}, "BERT4Rec is not trained"),
         ("Llama4Rec", {"data.augment": True, "protocol": "loo_rating", "backbone": "NFM"}, "does not rank"),
+        ("Llama4Rec", {"attributes.fill": True}, "loo_full has none; leave it out, and set data.augment"),
+        ("Llama4Rec", {"attributes.text": "Who?"}, "must hold {attribute}, {examples}, {title}"),
+        (
+            "Llama4Rec",
+            {
+                "attributes.fill": True,
+                "protocol": "loo_rating",
+                "backbone": "NFM",
+                "attributes.of": [{"item": "movie", "name": "year", "kind": "number", "source": "year"}],
+            },
+            "lacks one of a movie, as ml-slice calls its items.* those of a nothing",
+        ),
         ("IFT", {"augment.prompt": True}, "IFT"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from llmbole.model import (
+    attributes,
     data_augmentation,
     instruction_tuning,
     instructions,
@@ -69,6 +70,8 @@ class IFT(LLMRecommender):
     lists = reranking.list_best
     listwise = llm_ranking.rank_lists
     pointwise = llm_ranking.rank_items
+    attributed_backbone = attributes.train_with_attributes
+    attributes = attributes.fill_attributes
     ratings = reranking.rate_rows
     predicted = llm_rating.predict_ratings
 

@@ -89,3 +89,20 @@ def test_models_with_a_dataset_of_their_own_and_numerical_features_read_all_rows
     assert reads_all_rows(Config("DIEN", "ml-100k", prepared, ranking, seed=1))
     numerical = {**ranking, "numerical_features": ["timestamp"]}
     assert reads_all_rows(Config("DeepFM", "ml-100k", prepared, numerical, seed=1))
+
+
+def test_more_features_of_items_stand_beside_the_data_sets_own(prepared, ranking, split):
+    config = Config("DeepFM", "ml-100k", prepared, {**ranking, "threshold": None}, seed=1)
+    said = [None, *(None if place % 3 else f"value {place % 2}" for place in range(1, split.n_items))]
+    ours = make_split_dataset(config, split, {"generated_star": said}).build()[0]
+    plain = make_split_dataset(config, split).build()[0]
+    assert set(ours.item_feat.interaction) == {*plain.item_feat.interaction, "generated_star"}
+    for field in plain.item_feat.interaction:
+        assert torch.equal(ours.item_feat[field], plain.item_feat[field])
+    tokens = ours.field2id_token["generated_star"]
+    found = [str(tokens[place]) for place in ours.item_feat["generated_star"].tolist()]
+    assert found == [value or "[PAD]" for value in said]
+    rows = ours[torch.arange(5)]
+    assert torch.equal(rows["generated_star"], ours.item_feat["generated_star"][rows["item_id"]])
+    with pytest.raises(ValueError, match="has a column 'release_year' already"):
+        make_split_dataset(config, split, {"release_year": said})
