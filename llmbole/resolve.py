@@ -33,6 +33,7 @@ OPTIONS = ("device", "store", "leaderboard", "raw", "progress", "threads")
 SPECIFICATIONS: Mapping[str, type[identity.LLMSpec] | type[identity.EncoderSpec]] = {
     "llm": identity.LLMSpec,
     "text_encoder": identity.EncoderSpec,
+    "judge": identity.LLMSpec,
 }
 
 

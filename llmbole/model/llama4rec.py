@@ -7,15 +7,19 @@ Luo et al., Integrating Large Language Models into Recommendation via Mutual Aug
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from llmbole.model import (
+    attribute_check,
     attributes,
     data_augmentation,
     instruction_tuning,
     instructions,
+    judge,
+    list_duel,
     llm_ranking,
     llm_rating,
     reranking,
@@ -23,13 +27,26 @@ from llmbole.model import (
 )
 from llmbole.model.aggregation import AggregateSettings, aggregate_lists, aggregate_ratings
 from llmbole.model.base import LLMRecommender
+from llmbole.model.judge import CheckSettings
 from llmbole.model.reranking import Ratings
 from llmbole.model.scorer import refuses
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
-from llmbole.settings import build
+from llmbole.settings import SettingsError, build
+
+
+class Checks(llm_ranking.checks(aggregate=AggregateSettings, check=CheckSettings)):  # type: ignore[misc]
+    """The settings of its stages, and what a judge can be asked."""
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse wrong settings before any work: a SettingsError with all mistakes."""
+        super().check(settings)
+        problems = judge.problems(settings)
+        if problems:
+            raise SettingsError("\n".join(problems))
 
 
 @register_model("Llama4Rec")
@@ -40,7 +57,7 @@ class Llama4Rec(LLMRecommender):
     """
 
     protocols = ("loo_full", "loo_rating")
-    settings_class = llm_ranking.checks(aggregate=AggregateSettings)
+    settings_class = Checks
     goals = ("backbone_scores", "scores")
 
     data = stages.prepare_data
@@ -58,10 +75,23 @@ class Llama4Rec(LLMRecommender):
     attributes = attributes.fill_attributes
     ratings = reranking.rate_rows
     predicted = llm_rating.predict_ratings
+    judged_attributes = attribute_check.judge_attributes
+    judged_lists = list_duel.judge_lists
 
     @stage(
         makes="scores",
-        needs=("data", "split", "lists", "listwise", "pointwise", "ratings", "predicted", "attributes"),
+        needs=(
+            "data",
+            "split",
+            "lists",
+            "listwise",
+            "pointwise",
+            "ratings",
+            "predicted",
+            "attributes",
+            "judged_attributes",
+            "judged_lists",
+        ),
         uses=("aggregate", "dataset.name", "protocol", "seed"),
         phased=True,
     )
@@ -75,6 +105,8 @@ class Llama4Rec(LLMRecommender):
         ratings: Artifact | None,
         predicted: Artifact | None,
         attributes: Artifact | None,
+        judged_attributes: Artifact | None,
+        judged_lists: Artifact | None,
     ) -> Mapping[str, Any]:
         """Adaptive aggregation, Eq. 4 to 6; what the LLM said is read, the LLM itself is not asked."""
         settings = build(AggregateSettings, run["aggregate"], "aggregate")
@@ -86,13 +118,16 @@ class Llama4Rec(LLMRecommender):
             def mixed(part: str, users: np.ndarray, llm: np.ndarray) -> np.ndarray:
                 return aggregate_ratings(llm, known[part], settings.weights(counts, users))
 
-            return reranking.score_ratings(run, Llama4Rec, data, split, predicted, mixed, attributes)
+            scored = reranking.score_ratings(run, Llama4Rec, data, split, predicted, mixed, attributes)
+            return judge.told(scored, judged_attributes)
 
         def ranked(users: np.ndarray, positions: np.ndarray) -> np.ndarray:
             return aggregate_lists(positions, settings.weights(counts, users), settings.constant)
 
         ways = reranking.answered(listwise=listwise, pointwise=pointwise)
-        return reranking.score_lists(run, Llama4Rec, data, split, lists, ways, ranked)
+        compare = None if judged_lists is None else partial(list_duel.against_judge, judged_lists)
+        scored = reranking.score_lists(run, Llama4Rec, data, split, lists, ways, ranked, compare)
+        return judge.told(scored, judged_attributes)
 
 
 refuses(

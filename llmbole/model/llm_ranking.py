@@ -141,7 +141,7 @@ def _rank(
     with run.progress(sum(counts) * chunks, "list") as ticker:
         for name in phases_of(run):
             phase, found = opened.phase(name), Lists.load(lists, name)
-            shown = _shown(prompts, phase, found, augment)
+            shown = shown_of(prompts, phase, found, augment)
             one = _Ranker(run, prompts, ticker, run.seed + PHASES.index(name))
             result = getattr(one, way)(shown, found.items[:, :length])
             columns |= {f"{name}_positions": result.positions, f"{name}_scores": result.scores}
@@ -157,7 +157,7 @@ def _rank(
     }
 
 
-def _shown(prompts: RankingPrompts, phase: Phase, lists: Lists, augment: AugmentSettings) -> Shown:
+def shown_of(prompts: RankingPrompts, phase: Phase, lists: Lists, augment: AugmentSettings) -> Shown:
     """What prompts show of a phase's users, checked for leaks."""
     history = prompts.sequences.before(phase.positions, prompts.settings.history)
     no_leaks(leak.check_histories(phase, prompts.sequences.items_at(history)))
@@ -230,8 +230,8 @@ class _Ranker:
         answer = build(Answer, self.run["answer"], "answer")
         probabilities = np.zeros(items.shape)
         for rows in np.array_split(np.arange(len(items)), -(-len(items) // self.batch)):
-            part = Shown(*(None if each is None else each[rows] for each in vars(shown).values()))  # type: ignore[arg-type]
-            encoded = self.prompts.pointwise(part.repeated(items.shape[1]), items[rows].reshape(-1))
+            part = shown.taken(rows).repeated(items.shape[1])
+            encoded = self.prompts.pointwise(part, items[rows].reshape(-1))
             self.run.count(llm_tokens=tokens_of(encoded))
             logits = yes_no.score(self.prompts.lm, encoded, self.prompts.yes_no)  # [B * k, 2]
             likes = yes_no.probabilities(logits, answer.score).numpy()

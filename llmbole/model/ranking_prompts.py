@@ -131,6 +131,11 @@ class Shown:
     def __len__(self) -> int:
         return len(self.history)
 
+    def taken(self, rows: np.ndarray) -> Shown:
+        """Some rows, by number."""
+        columns = (self.history, self.similar, self.predicted, self.ratings)
+        return Shown(*(None if each is None else each[rows] for each in columns))  # type: ignore[arg-type]
+
     def repeated(self, times: int) -> Shown:
         """Each row so many times, one after the other."""
         columns = (self.history, self.similar, self.predicted, self.ratings)

@@ -219,6 +219,7 @@ def score_lists(
     lists: Artifact,
     ways: Mapping[str, Artifact],
     combine: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    compare: Callable[[Phase, np.ndarray], dict[str, float]] | None = None,
 ) -> dict[str, Any]:
     """Scores of the conventional model's lists, put in another order; of several ways the best on validation.
 
@@ -230,6 +231,7 @@ def score_lists(
         lists: What `list_best` made.
         ways: Name to artifact with positions that an LLM gives the first items of the lists.
         combine: From users `[U]` and positions `[U, k]` to places in the list, best first, `[U, k]`.
+        compare: What else to say of the users' lists, `[U, n]`, best first.
 
     Returns:
         The stage's summary: metrics, the way, what each way reaches on validation users, faults of answers.
@@ -246,7 +248,8 @@ def score_lists(
 
     valid = {way: evaluate_lists(session, *ranked(way, "valid"))[1][chosen] for way in ways}
     way = max(valid, key=lambda name: valid[name])
-    evaluator, _ = evaluate_lists(session, *ranked(way, run.phase))
+    phase, best = ranked(way, run.phase)
+    evaluator, _ = evaluate_lists(session, phase, best)
     recall = float(lists.summary["recall"][run.phase])  # no order of the lists can do better
     saved = evaluation.save_scores(run, session, evaluator.users, evaluator.per_user)
     metric, value = next(iter(saved["metrics"].items()))
@@ -254,6 +257,8 @@ def score_lists(
     extra |= {f"valid_{chosen}_{name}": value for name, value in valid.items()}
     for name, artifact in ways.items():
         extra |= {f"{name}_{fault}": share for fault, share in artifact.summary.get("faults", {}).items()}
+    if compare is not None:
+        extra |= compare(phase, best)
     return {
         **saved,
         "scoring": ways[way].summary["scoring"],

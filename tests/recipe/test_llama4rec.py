@@ -243,6 +243,26 @@ def test_the_record_says_how_often_an_attribute_was_no_valid_one(ask):
     assert result.record.backbone_metrics != result.metrics
 
 
+def test_another_llm_judges_attributes_and_ranks_the_same_lists(ask):
+    settings = {"check.attributes": 6, "check.rankings": 5, "check.max_new_tokens": 12, "rank.length": 10}
+    settings |= {"rank.named": 10, "attributes.max_new_tokens": 4}
+    result = ask(settings=settings, backbone="LightGCN")
+    extra, made = result.record.extra, result.artifacts
+    entries = written.load_texts(made["judged_attributes"])
+    assert len(entries) == 6 and {entry["attribute"] for entry in entries} == {"genre"}
+    assert extra["attribute_accuracy_genre"] == sum(entry["right"] for entry in entries) / 6
+    assert 0 <= extra["attribute_invalid_genre"] <= 1 and 0 <= extra["attribute_judged_genre"] <= 1
+    answers = written.load_texts(made["judged_lists"])
+    stored = np.load(made["judged_lists"].folder / "judged_lists.npz")
+    tasks = extra["judge_win"] + extra["judge_tie"] + extra["judge_loss"]
+    assert len(answers) == len(stored["rows"]) == tasks > 0 and 0 < extra["judge_sign_p"] <= 1
+    assert all("Candidate Items" in answer["prompt"] for answer in answers)
+    lists = np.load(made["lists"].folder / "lists.npz")["test_items"]
+    targets = splits.load(made["split"].folder).phase("test").targets
+    assert all(targets[row] in lists[row] for row in stored["rows"])
+    assert made["judged_lists"].manifest["cost"]["llm_tokens"] > 0
+
+
 @pytest.mark.parametrize("backbone", ["LightGCN", "SASRec"])
 def test_a_backbone_learns_what_the_llm_prefers(made, backbone):
     plain, more = made("lists", backbone=backbone), made("lists", backbone=backbone, **{"data.augment": True})
@@ -300,6 +320,14 @@ def test_a_similar_users_future_stops_the_run(ask, monkeypatch):
                 "attributes.of": [{"item": "movie", "name": "year", "kind": "number", "source": "year"}],
             },
             "lacks one of a movie, as ml-slice calls its items.* those of a nothing",
+        ),
+        ("Llama4Rec", {"check.rankings": 0}, "rankings = 0: must be at least 1, or null"),
+        ("Llama4Rec", {"check.verdict": "Right?"}, "must hold {attribute}, {title}, {value} and {known}"),
+        ("Llama4Rec", {"check.rankings": 5, "rank.length": 20}, "set rank.chunk to rank.length = 20 or more"),
+        (
+            "Llama4Rec",
+            {"check.rankings": 5, "protocol": "loo_rating", "backbone": "NFM"},
+            "loo_rating does not rank",
         ),
         ("IFT", {"augment.prompt": True}, "IFT"),
     ],
