@@ -93,7 +93,8 @@ def reproduce(
         digits: Decimals to which metrics are compared.
         dataset: The folder of the data, if the record's were a user's own.
         raw: Folder of the data set's raw files, if they are not to be downloaded.
-        folders: Folder of the LLM (`llm`) or the text encoder (`text_encoder`), if the record's was given as one.
+        folders: Folder of the LLM (`llm`), the judge (`judge`) or the text encoder (`text_encoder`), if the record's
+            was given as one.
         device: The torch device.
         progress: Whether to show progress bars.
 
@@ -213,8 +214,10 @@ def _differences(
     if split != record.protocol.split:
         yield f"split: {split[:12]}, the record's is {record.protocol.split[:12]}"
     for part in SPECIFICATIONS:
-        if part in settings and settings[part]["revision"] != record.config[part]["revision"]:
-            then = record.config[part]["revision"]
+        if part not in settings or part not in record.config:
+            continue
+        then = record.config[part]["revision"]
+        if settings[part]["revision"] != then:
             yield f"{part}: revision {settings[part]['revision'][:12]}, the record's is {then[:12]}"
     if gained:
         yield f"settings that the record does not know have today's defaults: {', '.join(gained)}"

@@ -26,6 +26,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text_encoder", default=None, help="folder of the text encoder, if the record's was one"
     )
+    parser.add_argument(
+        "--judge", default=None, help="folder of the LLM that judges, if the record's was one"
+    )
     parser.add_argument("--device", default="auto", help="torch device; default auto")
 
 
@@ -52,7 +55,9 @@ def command(parsed: argparse.Namespace, leaderboard: Path, say: Callable[[str], 
             digits=parsed.digits,
             dataset=parsed.dataset,
             raw=parsed.raw,
-            folders={name: value for name in ("llm", "text_encoder") if (value := getattr(parsed, name))},
+            folders={
+                name: value for name in ("llm", "text_encoder", "judge") if (value := getattr(parsed, name))
+            },
             device=parsed.device,
             progress=not parsed.quiet,
         )

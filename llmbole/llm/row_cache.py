@@ -30,19 +30,20 @@ class RowCache(Cache):
 
     def __init__(self, layers: int, room: int) -> None:
         self.room = room
-        super().__init__(layers=[_RowLayer(self) for _ in range(layers)])
+        self.rows = [_RowLayer(self) for _ in range(layers)]
+        super().__init__(layers=[*self.rows])
 
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but some, `[b]`."""
-        for layer in self.layers:
-            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+        for layer in self.rows:
+            kept = rows.to(layer.all_keys.device)
+            layer.all_keys, layer.all_values = layer.all_keys[kept], layer.all_values[kept]
 
     def join(self, other: RowCache) -> RowCache:
         """Take over the rows of another cache of the same room, behind its own."""
-        for layer, more in zip(self.layers, other.layers, strict=True):
-            layer.keys, layer.values = (
-                torch.cat(parts) for parts in ((layer.keys, more.keys), (layer.values, more.values))
-            )
+        for layer, more in zip(self.rows, other.rows, strict=True):
+            layer.all_keys = torch.cat([layer.all_keys, more.all_keys])
+            layer.all_values = torch.cat([layer.all_values, more.all_values])
         return self
 
     def mask(self, dtype: torch.dtype) -> Tensor:
@@ -56,6 +57,9 @@ class RowCache(Cache):
 class _RowLayer(CacheLayerMixin):
     """Keys and values of one layer, `[B, heads, room, D]`."""
 
+    all_keys: Tensor
+    all_values: Tensor
+
     def __init__(self, cache: RowCache) -> None:
         super().__init__()
         self.cache = cache
@@ -63,7 +67,7 @@ class _RowLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take the memory; columns that no token has are zeros, which a mask can hide."""
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys, self.values = (
+        self.all_keys, self.all_values = (
             states.new_zeros(*states.shape[:2], self.cache.room, states.shape[3])
             for states in (key_states, value_states)
         )
@@ -79,14 +83,14 @@ class _RowLayer(CacheLayerMixin):
         """Write the states of new tokens, `[B, heads, n, D]`; those of all columns that are read."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.keys[:, :, : key_states.shape[2]] = key_states
-            self.values[:, :, : value_states.shape[2]] = value_states
+            self.all_keys[:, :, : key_states.shape[2]] = key_states
+            self.all_values[:, :, : value_states.shape[2]] = value_states
             return key_states, value_states
         columns = self.cache.columns.to(key_states.device)
         rows = torch.arange(len(columns), device=columns.device)[:, None]
-        self.keys[rows, :, columns] = key_states.transpose(1, 2)
-        self.values[rows, :, columns] = value_states.transpose(1, 2)
-        return self.keys[:, :, : self.cache.width], self.values[:, :, : self.cache.width]
+        self.all_keys[rows, :, columns] = key_states.transpose(1, 2)
+        self.all_values[rows, :, columns] = value_states.transpose(1, 2)
+        return self.all_keys[:, :, : self.cache.width], self.all_values[:, :, : self.cache.width]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Keys that the next pass sees, and the first one's column."""

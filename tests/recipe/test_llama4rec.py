@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmbole import registry
+from llmbole import experiment, registry
 from llmbole.api import plan
 from llmbole.data import splits
 from llmbole.data.sequences import Sequences
@@ -36,6 +36,7 @@ SHORT = {
     "rank.length": 4,
     "rank.named": 2,
 }
+GRID = experiment.load("llama4rec/figure4").rows  # before its data set gives way to the slice
 DIRECT, SEQUENTIAL = ("BPR", "LightGCN", "MixGCF", "SGL"), ("SASRec", "BERT4Rec", "CL4SRec")
 SMALL = {  # RecBole trains it on one padded copy of the history per position
     "BERT4Rec": {
@@ -132,6 +133,21 @@ def test_a_grid_over_the_weights_asks_no_llm(ask, monkeypatch):
         assert not again.record.cost["scores"].llm_tokens
     uniform = ask(settings={"aggregate.weight": "uniform"}, backbone="LightGCN")
     assert uniform.record.label.startswith("aggregate.weight=uniform")
+
+
+def test_the_grid_of_both_weights_shares_every_stage_but_the_last(run, raw_slice, shared):
+    folders = {"raw": str(raw_slice), "store": str(shared / "store")}
+    rows = [row for row in GRID if row.model == "Llama4Rec"]
+    weights = {(row.settings["aggregate.alpha1"], row.settings["aggregate.alpha2"]) for row in rows}
+    assert len(rows) == len(weights) == 25
+    keys: dict[str, set[str]] = {}
+    for row in rows:
+        for step in plan(row.model, "ml-slice", settings={**folders, **row.settings}, backbone=row.backbone):
+            keys.setdefault(step.stage.makes, set()).add(step.key)
+    assert {name: len(found) for name, found in keys.items()} == {
+        name: 25 if name == "scores" else 1 for name in keys
+    }
+    assert {"tuned", "augmentation", "augmented_backbone", "listwise", "scores"} <= keys.keys()
 
 
 def test_one_tuned_llm_serves_all_backbones_and_ift(run, raw_slice, shared):
