@@ -154,7 +154,7 @@ refuses(
 # - Attributes are those of items that the paper's Table 3 names; the examples in the questions are this project's own.
 #   A book's genre and page length come from its title alone, and an answer counts by rules (`llm/attribute.py`).
 # - The LLM's pair joins the batches as a triple; the graph of LightGCN, SGL and MixGCF is that of the interactions.
-# - Against another LLM the place of the target decides who wins, over users whose list holds it; the paper does not say.
+# - Against another LLM the place of the target decides who wins, over users whose list holds it; the paper has no rule.
 # - The judge of attributes sees what is known. Only attributes that the data have can be checked: genres of movies and
 #   authors of books, not directors, stars, books' genres and page lengths.
 # - Similar users are found among all by one exact product per block: who may be shown depends on the row's time, which
