@@ -11,6 +11,7 @@ from pathlib import Path
 
 from llmbole import experiment, table_run
 from llmbole.markdown import MarkdownError, Region, first_difference, regions, splice_markers, write_files
+from llmbole.method_page import published_table, settings_table
 from llmbole.protocol_page import protocol_page
 from llmbole.record import Record
 from llmbole.results import load, load_all
@@ -72,7 +73,8 @@ def render_document(path: Path, results_folder: Path) -> bool:
 
     A region's marker says what stands there: `record=<id>` the table of one run (the id's first digits do),
     `leaderboard=<protocol>/<dataset>` the page of a leaderboard without its title, `properties=protocols` the table of
-    all protocols.
+    all protocols, `settings=<method>` the table of a method's settings, `published=<method>` with
+    `tables=<paper>/<table>,...` its published values.
 
     Args:
         path: The document.
@@ -98,7 +100,7 @@ def check_document(path: Path, results_folder: Path) -> list[Problem]:
     Returns:
         The first difference, or nothing.
     """
-    return _compare(path, _refreshed(path, results_folder))
+    return _compare(path, _refreshed(path, results_folder), f"llmbole render --document={path}")
 
 
 def _refreshed(path: Path, results_folder: Path) -> str:
@@ -121,7 +123,17 @@ def _content(region: Region, results_folder: Path, path: Path) -> str:
         return leaderboard(records).partition("\n\n")[2]
     if attributes == {"properties": "protocols"}:
         return protocol_page()
-    known = "record=<id>, leaderboard=<protocol>/<dataset> or properties=protocols"
+    try:
+        if list(attributes) == ["settings"]:
+            return settings_table(attributes["settings"])
+        if set(attributes) == {"published", "tables"}:
+            return published_table(attributes["published"], attributes["tables"].split(","))
+    except MarkdownError as error:
+        raise MarkdownError(f"{where}: {error}") from None
+    known = (
+        "record=<id>, leaderboard=<protocol>/<dataset>, properties=protocols, settings=<method>, or "
+        "published=<method> tables=<paper>/<table>,..."
+    )
     raise MarkdownError(f"{where}: region {region.name} says {attributes or 'nothing'}; give it {known}")
 
 
@@ -172,13 +184,11 @@ def _read(path: Path) -> str | None:
     return path.read_bytes().decode() if path.is_file() else None
 
 
-def _compare(path: Path, text: str) -> list[Problem]:
+def _compare(path: Path, text: str, command: str = "llmbole render") -> list[Problem]:
     found = _read(path)
     if found is None:
-        return [Problem(path, None, "missing: run `llmbole render`")]
+        return [Problem(path, None, f"missing: run `{command}`")]
     if found == text:
         return []
     line, wanted = first_difference(found, text)
-    return [
-        Problem(path, line, f"not what the records say; run `llmbole render`. Expected: {wanted.strip()}")
-    ]
+    return [Problem(path, line, f"not what the records say; run `{command}`. Expected: {wanted.strip()}")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -40,6 +41,7 @@ LAYERS = (
         "table_run",
         "table_values",
         "protocol_page",
+        "method_page",
         "tables",
         "markdown",
         "verify",
@@ -76,6 +78,7 @@ PEERS = (
         "table_run",
         "table_values",
         "protocol_page",
+        "method_page",
         "tables",
         "markdown",
         "verify",
@@ -112,6 +115,7 @@ ALLOWED = {
     "settings": {"yaml"},
     "registry": set(),
     "significance": {"numpy", "scipy"},
+    "method_page": {"yaml"},
     **{
         part: set()
         for part in (
@@ -168,6 +172,16 @@ def part(module: str) -> str:
 
 def layer(name: str) -> int:
     return next(depth for depth, names in enumerate(LAYERS) if name in names)
+
+
+def drawing(text: str) -> list[set[str]]:
+    """The parts that a drawing of layers names, from the top; names of a line stand two spaces apart."""
+    found: dict[int, set[str]] = {}
+    for line in text.splitlines():
+        names = line.lstrip(" │├└─")
+        listed = re.split(r"   +", names)[0].split("  ")
+        found.setdefault(len(line) - len(names), set()).update(name.removesuffix("/*") for name in listed)
+    return [found[depth] for depth in sorted(found)]
 
 
 def read_package() -> dict[str, str]:
@@ -296,6 +310,24 @@ def test_every_part_has_a_layer() -> None:
     assert parts - {name for names in LAYERS for name in names} == set(), (
         "give the new part its place in LAYERS"
     )
+
+
+def test_the_drawing_of_the_layers_is_these_rules() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    block = re.search(r"^## Layers\n\n```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    drawn = drawing(block[1])
+    assert len(drawn) == len(LAYERS)
+    for names, layer_names in zip(drawn, LAYERS, strict=True):
+        if "..." in names:
+            assert names - {"..."} < set(layer_names)
+        else:
+            assert names == set(layer_names)
+
+
+def test_a_drawing_is_read() -> None:
+    text = "cli  ...   what\n └─ api  grid/*\n     ├─ data      why  not\n     └─ llm/*\n"
+    assert drawing(text) == [{"cli", "..."}, {"api", "grid"}, {"data", "llm"}]
 
 
 def test_the_package_keeps_the_rules() -> None:

@@ -296,7 +296,11 @@ def test_documents_are_refreshed_and_checked(append_record: Append, tmp_path: Pa
         (" record=ab", "at least 8 digits"),
         (" leaderboard=ctr/beauty", "no records of ctr/beauty"),
         ("", "region demo says nothing; give it record=<id>"),
-        (" recrod=00000000", "give it record=<id>, leaderboard=<protocol>/<dataset> or properties=protocols"),
+        (" settings=CoLM", r"README\.md:1: settings=CoLM: no method of this package"),
+        (
+            " recrod=00000000",
+            "give it record=<id>, leaderboard=<protocol>/<dataset>, properties=protocols, settings=",
+        ),
     ],
 )
 def test_regions_without_known_content_are_refused(tmp_path: Path, attributes: str, message: str) -> None:
