@@ -9,10 +9,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 # One thread in each test worker: two workers with two threads each on two cores mostly wait for each other.
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
-CODE := llmbole tests setup.py run_benchmark.py $(wildcard benchmarks)
+CODE := llmbole tests setup.py run_benchmark.py docs/hooks.py $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check check-data format lock clean
+.PHONY: help demo test test-all check check-data docs format lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -35,6 +35,10 @@ check: $(READY)  ## lint, format, types, docstrings
 DATA ?= ../shared/data
 check-data: $(READY)  ## convert the raw data of DATA=FOLDER and compare counts, and CoLLM's split, with the published
 	@$(BIN)/python benchmarks/check_data.py $(DATA)
+
+# The theme's notice of its successor is no warning of this site.
+docs: $(READY)  ## the documentation as a site in build/docs; open build/docs/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 format: $(READY)  ## rewrite the code as `make check` wants it
 	$(BIN)/ruff check --fix $(CODE)

@@ -8,10 +8,8 @@ import json
 import os
 import re
 
-import pandas
 import pytest
 
-import llmbole
 from llmbole.cli import main
 from llmbole.data.convert.report import DataError
 from llmbole.grid import run as grid_run
@@ -25,20 +23,6 @@ from llmbole.table_run import load_all as load_runs
 
 TABLE = "example/conventional"
 FEW = ("--set=backbone.epochs=1", "--set=backbone.embedding_size=8", "--rows=BPR")
-
-
-@pytest.fixture(scope="module")
-def films(movielens_slice, tmp_path_factory):
-    """The slice of ml-100k as a folder of own data, which the processes of cells find by its path."""
-    rows = pandas.read_csv(movielens_slice / "ml-100k.inter", sep="\t", dtype=str)
-    rows.columns = [name.partition(":")[0] for name in rows.columns]
-    items = pandas.read_csv(movielens_slice / "ml-100k.item", sep="\t", dtype=str, quoting=3)
-    items = items.rename(columns={"item_id:token": "item_id", "movie_title:token_seq": "title"})
-    return llmbole.dataset_from_frames(
-        rows.astype({"rating": float, "timestamp": float}),
-        items[["item_id", "title"]],
-        folder=tmp_path_factory.mktemp("own") / "films",
-    )
 
 
 @pytest.fixture
