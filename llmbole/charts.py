@@ -7,10 +7,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 48
-_BAR, _GAP, _NAME = 14, 10, 18
+# Few units for the whole width, so that text is still read where a page is as narrow as a telephone.
+WIDTH, HEIGHT = 480, 300
+LEFT, RIGHT, TOP, BOTTOM = 68, 28, 14, 52
+_BAR, _GAP, _NAME = 18, 12, 20
+_PARTS, _VALUE = 104, 64  # room for names of parts on the left of bars, and for values on their right
+_LONGEST_NAME = 50
 COLOURS = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#ca8a04", "#dc2626")
+# Where a point's label may stand, the best place first: across, up, anchor.
+_BESIDE = (
+    (9, -5, "start"),
+    (-9, -5, "end"),
+    (0, 10, "middle"),
+    (0, -20, "middle"),
+    (9, 8, "start"),
+    (-9, 8, "end"),
+)
+_DIGIT, _LINE, _RADIUS = 8.0, 14.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -64,15 +77,15 @@ def scatter(
     parts.append(_text(LEFT + across / 2, HEIGHT - 8, x_title, "middle"))
     turned = f"translate(14 {TOP + up / 2:.0f}) rotate(-90)"
     parts.append(f'<text transform="{turned}" text-anchor="middle">{escape(y_title)}</text>')
-    for point in points:
-        x, y = x_of(point.x), y_of(point.y)
+    centres = [(x_of(point.x), y_of(point.y)) for point in points]
+    labels = [point.name if named else str(point.number) for point in points]
+    places = _label_places(centres, labels)
+    for point, (x, y), label, place in zip(points, centres, labels, places, strict=True):
         where = f"{point.x:,.1f}" if logarithmic else f"{point.x:.4f}"
         told = escape(f"{point.name}: {y_title} {point.y:.4f}, {x_title} {where}")
-        circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
-        right = named and x > WIDTH - 120  # a name has room on one side of its point
-        label = point.name if named else str(point.number)
-        number = _text(x - 9 if right else x + 9, y + 4, label, "end" if right else "start")
-        parts.append(f'<g class="c{point.number % len(COLOURS)}"><title>{told}</title>{circle}{number}</g>')
+        circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_RADIUS:g}"/>'
+        shown = _text(place[0], place[1], label, place[2])
+        parts.append(f'<g class="c{point.number % len(COLOURS)}"><title>{told}</title>{circle}{shown}</g>')
     return "\n".join([*parts, "</svg>"])
 
 
@@ -98,7 +111,7 @@ def standalone(svg: str) -> str:
 
 
 def bars(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], title: str) -> str:
-    """For each name a bar for each of its parts, such as warm and cold, from 0 on.
+    """For each name a bar for each of its parts, such as warm and cold, from 0 on; long names are cut.
 
     Args:
         rows: Name, and names and values of its parts; at least one row, no value below 0.
@@ -117,15 +130,16 @@ def bars(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], title: str) ->
     height = sum(_NAME + _BAR * len(parts) + _GAP for _, parts in rows) + _GAP
     made, y = [_opening(height, title)], float(_GAP)
     for name, parts in rows:
-        made.append(_text(8, y + 12, name, "start"))
+        shown_name = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+        made.append(_text(4, y + 13, shown_name, "start"))
         y += _NAME
         for number, (part, value) in enumerate(parts):
-            length = (WIDTH - 200) * value / longest
+            length = (WIDTH - _PARTS - _VALUE) * value / longest
             shown = f"<title>{escape(f'{name}, {part}: {title} {value:.4f}')}</title>"
-            box = f'<rect x="90" y="{y:.0f}" width="{length:.1f}" height="{_BAR - 3}"/>'
+            box = f'<rect x="{_PARTS}" y="{y:.0f}" width="{length:.1f}" height="{_BAR - 4}"/>'
             made.append(f'<g class="c{number}">{shown}{box}</g>')
-            made.append(_text(82, y + 10, part.replace("_", " "), "end"))
-            made.append(_text(96 + length, y + 10, f"{value:.4f}", "start"))
+            made.append(_text(_PARTS - 6, y + 12, part.replace("_", " "), "end"))
+            made.append(_text(_PARTS + 6 + length, y + 12, f"{value:.4f}", "start"))
             y += _BAR
         y += _GAP
     return "\n".join([*made, "</svg>"])
@@ -149,6 +163,32 @@ def nice_ticks(low: float, high: float, number: int = 5) -> list[float]:
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(place * step, 12) for place in range(first, last + 1)]
+
+
+def _label_places(
+    centres: Sequence[tuple[float, float]], labels: Sequence[str]
+) -> list[tuple[float, float, str]]:
+    """Where the label of each point stands: beside it within the chart, on no other point or label if there is room."""
+    taken = [(x - _RADIUS, x + _RADIUS, y - _RADIUS, y + _RADIUS) for x, y in centres]
+    places = []
+    for (x, y), label in zip(centres, labels, strict=True):
+        width = _DIGIT * len(label)
+        options = []
+        for across, up, anchor in _BESIDE:
+            left = x + across - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+            base = y - up
+            box = (left, left + width, base - 0.75 * _LINE, base + 0.25 * _LINE)
+            outside = left < LEFT or left + width > WIDTH
+            options.append((outside, sum(_meet(box, other) for other in taken), (x + across, base, anchor), box))
+        _, _, place, box = min(options, key=lambda option: option[:2])
+        places.append(place)
+        taken.append(box)
+    return places
+
+
+def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Whether two boxes (left, right, top, bottom) have room in common."""
+    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
 
 
 def _opening(height: float, title: str) -> str:

@@ -18,24 +18,32 @@ from llmbole.results import load_all
 from llmbole.tables import ALONE, Entry, Row, rows_of, sections
 
 WARMTH = (("warm_items", "cold_items"), ("warm", "cold"))
+LONGEST_LINE = 22  # characters; longer words of a cell are wrapped
 STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8881;--accent:#2563eb}
 *{box-sizing:border-box}
 body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;padding:1rem;max-width:1400px}
 h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.5rem;border-top:1px solid var(--line);padding-top:1rem}
 nav a{margin-right:1rem;white-space:nowrap;display:inline-block}
-.scroll{overflow-x:auto}
+.scroll{overflow-x:auto;background:
+linear-gradient(90deg,Canvas 30%,transparent) left/40px 100% no-repeat local,
+linear-gradient(270deg,Canvas 30%,transparent) right/40px 100% no-repeat local,
+linear-gradient(90deg,var(--line),transparent) left/12px 100% no-repeat scroll,
+linear-gradient(270deg,var(--line),transparent) right/12px 100% no-repeat scroll}
 table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}
-th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th.word,td.word{text-align:left}td.long{white-space:normal;min-width:12rem;max-width:24rem}
+th,td{padding:.35rem .5rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
+th.word,td.word{text-align:left}td.long{white-space:normal;min-width:8rem;max-width:24rem}
+@media(max-width:900px){td.long{min-width:14rem}}
 tbody tr:nth-child(even){background:var(--soft)}
+tr>:nth-child(2){position:sticky;left:0;background:Canvas}
+tbody tr:nth-child(even)>:nth-child(2){background:linear-gradient(var(--soft),var(--soft)),Canvas}
 th button{font:inherit;font-weight:600;background:none;border:0;padding:0;color:inherit;cursor:pointer}
 th[aria-sort=ascending] button::after{content:" \\2191"}th[aria-sort=descending] button::after{content:" \\2193"}
-.charts{display:grid;gap:1rem;grid-template-columns:1fr}
-@media(min-width:900px){.charts{grid-template-columns:1fr 1fr}}
+.charts{display:grid;gap:1.5rem;grid-template-columns:minmax(0,1fr);margin-top:1.5rem}
+@media(min-width:900px){.charts{grid-template-columns:minmax(0,1fr) minmax(0,1fr)}}
 figure{margin:0}figcaption{font-size:.875rem}
-svg{width:100%;height:auto;max-width:720px}svg text{font-size:12px;fill:currentColor}
-@media(max-width:500px){svg text{font-size:17px}}
+svg{display:block;width:100%;height:auto;max-width:600px}svg text{font-size:12px;fill:currentColor}
+@media(max-width:500px){svg text{font-size:15.7px}}
 .grid{stroke:var(--line)}
 .c0{fill:#2563eb}.c1{fill:#d97706}.c2{fill:#059669}.c3{fill:#db2777}.c4{fill:#7c3aed}.c5{fill:#0891b2}
 .c6{fill:#ca8a04}.c7{fill:#dc2626}
@@ -150,7 +158,7 @@ def _cell(text: str, value: float | None) -> str:
 
 
 def _word(text: str) -> str:
-    long = " long" if len(text) > 40 else ""
+    long = " long" if len(text) > LONGEST_LINE else ""
     return f'<td class="word{long}" data-value="{"" if text == ABSENT else escape(text)}">{escape(text)}</td>'
 
 

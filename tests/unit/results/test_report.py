@@ -170,6 +170,30 @@ def test_points_stand_where_their_numbers_say():
     assert places[0][0] < places[2][0] and places[0][1] > places[2][1]
 
 
+def test_numbers_of_points_at_one_place_stand_apart():
+    drawn = ElementTree.fromstring(
+        scatter(
+            [Point(number, "a", 10.0, 0.5) for number in range(1, 5)] + [Point(5, "b", 99.0, 0.9)], "s", "q"
+        )
+    )
+    numbers = [
+        text
+        for group in drawn.findall("g")
+        for text in group.findall("text")
+        if group.find("circle") is not None
+    ]
+    places = [(text.get("x"), text.get("y"), text.get("text-anchor")) for text in numbers]
+    assert [text.text for text in numbers] == ["1", "2", "3", "4", "5"]
+    assert len(set(places)) == 5
+    assert places[0][2] == places[4][2] == "start"  # the best place, where it is free
+
+
+def test_long_names_of_bars_are_cut_and_told_in_full():
+    drawn = ElementTree.fromstring(bars([("a" * 60, [("warm", 0.5)])], "q"))
+    assert drawn.find("text").text == "a" * 49 + "…"
+    assert drawn.find(".//title").text.startswith("a" * 60 + ", warm")
+
+
 def test_charts_without_numbers_are_refused():
     with pytest.raises(ValueError, match="above 0"):
         scatter([Point(1, "a", 0.0, 1.0)], "s", "q")
