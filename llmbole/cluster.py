@@ -63,8 +63,9 @@ def ray_started(address: str | None, variables: Mapping[str, str], option: str) 
             ray.init(**settings)
         except ConnectionError as error:
             raise SettingsError(
-                f"{option}={address}: can't join the Ray cluster there ({error}); its machines and this "
-                "command must have the same versions and, if it asks for one, the same token (RAY_AUTH_MODE)"
+                f"{option}={address}: can't join the Ray cluster there ({error}); its machines and this command must "
+                "have the same versions. A cluster asks for a token if its first machine had one when it was started: "
+                "then give this command RAY_AUTH_MODE=token, and the same token"
             ) from None
         yield ray.cluster_resources()
     finally:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,9 +115,16 @@ def error_file(folder: Path, name: str) -> Path:
     return folder / "logs" / f"{name}.error"
 
 
+def place() -> str:
+    """Where this process runs: the machine, the process, and in a task of Ray its node."""
+    ray = sys.modules.get("ray")
+    node = f", Ray's node {ray.get_runtime_context().get_node_id()}" if ray and ray.is_initialized() else ""
+    return f"{socket.gethostname()}, process {os.getpid()}{node}"
+
+
 @contextmanager
 def logged(folder: Path, name: str) -> Iterator[None]:
-    """Write the package's log lines of a block to a file, and the error that ends it, if one does, to another.
+    """Write the package's log lines of a block, and where it runs, to a file, and the error that ends it to another.
 
     Args:
         folder: Whose `logs` they go to.
@@ -132,6 +141,7 @@ def logged(folder: Path, name: str) -> Iterator[None]:
     before = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    logger.info("on %s", place())
     try:
         yield
     except Exception as error:
