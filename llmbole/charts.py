@@ -179,7 +179,9 @@ def _label_places(
             base = y - up
             box = (left, left + width, base - 0.75 * _LINE, base + 0.25 * _LINE)
             outside = left < LEFT or left + width > WIDTH
-            options.append((outside, sum(_meet(box, other) for other in taken), (x + across, base, anchor), box))
+            options.append(
+                (outside, sum(_meet(box, other) for other in taken), (x + across, base, anchor), box)
+            )
         _, _, place, box = min(options, key=lambda option: option[:2])
         places.append(place)
         taken.append(box)

@@ -25,22 +25,8 @@ logger = logging.getLogger(__name__)
 
 LISTS = ("models", "backbones", "datasets", "protocols", "experiments")
 SUBCOMMANDS = (
-    "run",
-    "plan",
-    "sweep",
-    "table",
-    "data",
-    "check",
-    "list",
-    "store",
-    "verify",
-    "render",
-    "reproduce",
-    "report",
-    "recommend",
-    "serve",
-    "ability",
-)
+    "run plan sweep table data check list store verify render reproduce report recommend serve ability"
+).split()
 RUN_EPILOG = """settings:
   --backbone=NAME, --llm=NAME, --text_encoder=NAME, --protocol=NAME, --seed=N, --config_files=A.yaml,B.yaml
   and any setting of the model's yaml, nested with dots: --align.learning_rate=1e-3 --backbone.training=per_prefix
@@ -131,6 +117,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--unused-days", type=float, default=None, help="prune also artifacts not used for so many days"
     )
+    _add_users_of_runs(add)
+    return parser
+
+
+def _add_users_of_runs(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add what reads records, tables and finished runs, or a language model by itself."""
     reproduce_command.add_options(
         add("reproduce", _reproduce, "run a record again from its own content, and say whether it agrees")
     )
@@ -139,12 +131,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, (work, text) in leaderboard_command.COMMANDS.items():
         leaderboard_command.add_options(add(name, _leaderboard, text), work)
-    for name, command, text, module in (
-        ("recommend", _recommend, "write top-k items for users from a finished run", recommend_command),
-        ("serve", _serve, "serve a finished run over HTTP", serve_command),
+    for name, text, module in (
+        ("recommend", "write top-k items for users from a finished run", recommend_command),
+        ("serve", "serve a finished run over HTTP", serve_command),
     ):
-        module.add_options(add(name, command, text, **module.FORM))
-    return parser
+        sub = add(name, _finished, text, **module.FORM)
+        sub.set_defaults(work=module.command)
+        module.add_options(sub)
 
 
 def _add_folders(sub: argparse.ArgumentParser) -> None:
@@ -342,12 +335,8 @@ def _reproduce(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     return reproduce_command.command(parsed, _folder(parsed.leaderboard, "leaderboard"), _say)
 
 
-def _recommend(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
-    return recommend_command.command(parsed, settings, _files(parsed), _say)
-
-
-def _serve(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
-    return serve_command.command(parsed, settings, _files(parsed), _say)
+def _finished(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:
+    return int(parsed.work(parsed, settings, _files(parsed), _say))
 
 
 def _ability(parsed: argparse.Namespace, settings: Mapping[str, Any]) -> int:

@@ -9,7 +9,6 @@ loaded online.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,31 +32,6 @@ from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
 from llmbole.settings import SettingsError, build, part_problems
 
-SLOTS = ("history", "target", "decision")
-
-
-@dataclass(frozen=True)
-class ReasoningSettings(written.WritingSettings):
-    """The in-context data set: which rows it holds, and what the LLM is asked about them.
-
-    Attributes:
-        share: Of the training rows.
-        text: The prompt.
-        decisions: What the user did, for labels 0 and 1.
-        listed: How items are listed in the prompt.
-    """
-
-    share: float
-    text: str
-    decisions: tuple[str, str]
-    listed: written.ListSettings
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share = {self.share}: must be above 0 and at most 1")
-        written.check_slots(self.text, SLOTS)
-
 
 class Checks:
     """Settings of both halves, and a backbone with a place for one more feature."""
@@ -65,7 +39,7 @@ class Checks:
     parts: Mapping[str, type] = {
         "recgen": RecGenSettings,
         "generate": GenerateSettings,
-        "reasoning": ReasoningSettings,
+        "reasoning": written.ReasoningSettings,
         "examples": ExampleSettings,
         "in_context": InContextSettings,
     }
@@ -144,7 +118,7 @@ class LLMCF(LLMRecommender):
     )
     def reason(run: StageRun, data: Artifact, split: Artifact, recgen: Artifact | None) -> Mapping[str, Any]:
         """Chains of thought of sampled training rows: c_i = LLM(P(x_i, y_i))."""
-        settings = build(ReasoningSettings, run["reasoning"], "reasoning")
+        settings = build(written.ReasoningSettings, run["reasoning"], "reasoning")
         rows, own = load_rows(split.folder), np.random.default_rng(run.seed)
         train = rows.numbers("train")
         size = max(1, round(settings.share * len(train)))

@@ -80,6 +80,29 @@ class ListSettings:
         return self.separator.join(names[item] for item in items if item) or self.empty
 
 
+@dataclass(frozen=True)
+class ReasoningSettings(WritingSettings):
+    """Reasoning about training rows: about which, and what the LLM is asked.
+
+    Attributes:
+        share: Of the training rows.
+        text: The prompt.
+        decisions: What the user did, for labels 0 and 1.
+        listed: How items are listed in the prompt.
+    """
+
+    share: float
+    text: str
+    decisions: tuple[str, str]
+    listed: ListSettings
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share = {self.share}: must be above 0 and at most 1")
+        check_slots(self.text, ("history", "target", "decision"))
+
+
 def check_slots(template: str, slots: Sequence[str]) -> None:
     """Refuse a prompt with other slots than these and the words of a data set.
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from llmbole.api import plan
+from llmbole.data.numbered import load_rows
 from llmbole.llm import backbone as language_models
 from llmbole.llm import encode, local
 from llmbole.llm.identity import LLMSpec
 from llmbole.model import examples, training
 from llmbole.model.in_context import InContext
-from llmbole.model.session import numbered
 from llmbole.results import load
 from llmbole.settings import SettingsError
 from llmbole.verify import verify
@@ -100,10 +100,10 @@ def test_new_users_items_and_interactions_need_no_language_model(short, monkeypa
     def refuse(*arguments, **keywords):
         raise AssertionError("a language model is loaded or asked")
 
-    for module, name in ((language_models, "load"), (texts, "greedy"), (texts.LocalEngine, "answer")):
+    for module, name in ((language_models, "load"), (local, "greedy"), (local.LocalEngine, "answer")):
         monkeypatch.setattr(module, name, refuse)
     result = short({**own, "examples.count": 6}, protocol="unified_ctr")
-    rows = numbered(result.artifacts["split"])
+    rows = load_rows(result.artifacts["split"].folder)
     test = rows.numbers("test")
     users, items = rows.split.train_counts
     new = (users[rows.users[test]] == 0) | (items[rows.items[test]] == 0)

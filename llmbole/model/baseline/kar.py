@@ -135,8 +135,8 @@ class KAR(LLMRecommender):
         entries = [{**each, "text": text} for each, text in zip(about, found.texts, strict=True)]
         written.save_texts(run.folder / written.TEXTS, entries)
         did = (
-            f"{len(firsts)} users, {len(names) - 1} items, {found.distinct} distinct prompts, {found.empty} empty answers "
-            f"({found.refused} refused)"
+            f"{len(firsts)} users, {len(names) - 1} items, {found.distinct} distinct prompts, {found.empty} empty "
+            f"answers ({found.refused} refused)"
         )
         return {
             "users": len(firsts),
