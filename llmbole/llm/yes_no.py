@@ -6,23 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import DynamicCache
 
-from llmbole.llm import packing
+from llmbole.llm import shared_prefix
 from llmbole.llm.backbone import LanguageModel
 from llmbole.llm.prompt import Encoded, collate
 from llmbole.llm.score import align, position_limit
+from llmbole.llm.shared_prefix import Vectors as Vectors
 from llmbole.llm.splice import splice
 from llmbole.llm.tokens import TextTokenizer
 
 Kind = Literal["difference", "yes"]
 Position = Literal["last", "mean"]
-Vectors = Callable[[Sequence[int]], Mapping[str, Tensor]]
-CPU_BUDGET = 2048  # positions whose activations stay in a processor's cache
+CPU_BUDGET = 1024  # positions whose activations stay in a processor's cache
 GPU_BUDGET = 16384
 _OPENING = "\"'([{<\u201c\u2018\u00ab"
 
@@ -216,8 +214,8 @@ def score_answers(
 ) -> Tensor:
     """Logits of answers of one token for any number of prompts.
 
-    Prompts of similar length are run together, so that little is padding. What all prompts begin with (the template's
-    text up to the first value) is run once, and its keys and values are kept.
+    What prompts begin with alike is run once; see `shared_prefix`. Prompts of similar length are run together, so that
+    little is padding.
 
     Args:
         lm: the language model.
@@ -230,65 +228,26 @@ def score_answers(
     Returns:
         Logits in the order of the prompts, `[N, A]`, float32, on the CPU.
     """
-    lengths = np.array([len(prompt.ids) for prompt in prompts])
-    if not len(lengths):
-        return torch.zeros(0, len(answers))
-    _check_length(lm, int(lengths.max()))
-    shared = common_prefix(prompts)
-    cache = _prefix_cache(lm, prompts[0].ids[:shared]) if shared else None
     result = torch.zeros(len(prompts), len(answers))
+    if not prompts:
+        return result
+    _check_length(lm, max(len(prompt.ids) for prompt in prompts))
     budget = token_budget or (CPU_BUDGET if lm.device.type == "cpu" else GPU_BUDGET)
-    for units in packing.batches(lengths - shared, np.ones((len(lengths), 1), dtype=int), budget):
-        places = [row for row, _, _ in units]
-        embeddings, mask = embed(lm, [prompts[place] for place in places], vectors(places) if vectors else {})
-        hidden = _behind_prefix(lm, embeddings[:, shared:], cache, shared)
-        result[places] = _at_ends(lm, hidden, mask.sum(1) - 1 - shared, answers).cpu()
+    for places, states in shared_prefix.last_states(lm, prompts, vectors, budget):
+        result[places] = _answers(lm, states, answers).cpu()
         if progress is not None:
             progress(len(places))
     return result
 
 
-def common_prefix(prompts: Sequence[Encoded]) -> int:
-    """Tokens that all prompts begin with, soft positions and each prompt's last token not counted."""
-    first = prompts[0]
-    end = min(
-        min(
-            len(prompt.ids) - 1,
-            *(place for places in prompt.soft.values() for place in places),
-            len(first.ids),
-        )
-        for prompt in prompts
-    )
-    for prompt in prompts:
-        if prompt.ids[:end] != first.ids[:end]:
-            end = next(place for place in range(end) if prompt.ids[place] != first.ids[place])
-    return end
-
-
-def _prefix_cache(lm: LanguageModel, ids: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of the prefix in each layer, `[1, heads, P, width]`."""
-    cache: Any = DynamicCache()  # its layers are typed as those of any cache
-    lm.hidden(lm.embed(torch.tensor([ids])), cache=cache)
-    return [(layer.keys, layer.values) for layer in cache.layers]
-
-
-def _behind_prefix(
-    lm: LanguageModel, embeddings: Tensor, prefix: list[tuple[Tensor, Tensor]] | None, shared: int
-) -> Tensor:
-    """Hidden states of right-padded prompts without their prefix, `[B, T, H]`."""
-    if prefix is None:
-        return lm.hidden(embeddings)
-    cache = DynamicCache()
-    for number, (keys, values) in enumerate(prefix):
-        size = (len(embeddings), -1, -1, -1)
-        cache.update(keys.expand(size), values.expand(size), number)
-    positions = torch.arange(shared, shared + embeddings.shape[1], device=embeddings.device)  # [T]
-    return lm.hidden(embeddings, positions=positions.expand(len(embeddings), -1), cache=cache)
-
-
 def _at_ends(lm: LanguageModel, hidden: Tensor, ends: Tensor, answers: Sequence[int]) -> Tensor:
     """Logits of the answers at one place of each row, `[B, A]`."""
     states = hidden[torch.arange(len(hidden), device=hidden.device), ends.to(hidden.device)]  # [B, H]
+    return _answers(lm, states, answers)
+
+
+def _answers(lm: LanguageModel, states: Tensor, answers: Sequence[int]) -> Tensor:
+    """Logits of the answers of states `[B, H]`, `[B, A]`."""
     head: Any = lm.model.get_output_embeddings()
     answers = list(answers)
     if type(head) is not nn.Linear:
