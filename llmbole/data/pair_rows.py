@@ -83,6 +83,11 @@ class PairRows:
         return self._pairs.labels[self.places]
 
     @property
+    def ratings(self) -> np.ndarray:
+        """Rating of each row; a drawn negative has that of the interaction it was drawn for. Shape `[R]`."""
+        return self._split.ratings[self._pairs.positions[self.places]]
+
+    @property
     def items(self) -> np.ndarray:
         """Item of each row. Shape `[R]`."""
         return self._pairs.items[self.places]

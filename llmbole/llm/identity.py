@@ -14,6 +14,7 @@ from typing import Literal
 logger = logging.getLogger(__name__)
 
 PACKAGED_ENCODER = "all-MiniLM-L6-v2"
+UNTRAINED = "untrained"  # no files: a method's own settings give the sizes, and it trains all weights
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "*/config.json", "*/*.safetensors")
 _CODE = ("*.py",)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -24,7 +25,8 @@ class LLMSpec:
     """A causal language model and how to hold it.
 
     Attributes:
-        name: `tiny` (the embedded model), a local folder, or a hub id with an optional `@revision`.
+        name: `tiny` (the embedded model), a local folder, a hub id with an optional `@revision`, or, for methods that
+            train one from its sizes, `untrained`.
         revision: revision of a hub id, if it is not part of the name.
         precision: number format of the weights; `auto` is float32 on a CPU and bfloat16 on an accelerator.
         quantization: `4bit` needs a GPU and `pip install llmbole[quantization]`.
@@ -81,6 +83,8 @@ def revision(spec: Spec) -> str:
         For `tiny`, the packaged encoder and local folders the SHA-256 over the names and contents of the files that
         matter (configuration, tokenizer, safetensors); for a hub id the commit.
     """
+    if spec.name == UNTRAINED:
+        return hashlib.sha256(UNTRAINED.encode()).hexdigest()
     local = _local_folder(spec)
     if local is None:
         return _commit(spec)
@@ -102,6 +106,8 @@ def folder(spec: Spec) -> Path:
     Returns:
         An existing folder that holds safetensors weights.
     """
+    if spec.name == UNTRAINED:
+        raise ValueError(f"{UNTRAINED!r} has no weights; give the hub id or the folder of a trained model")
     local = _local_folder(spec)
     if local is None:
         local = _download(
@@ -113,8 +119,8 @@ def folder(spec: Spec) -> Path:
 
 def given_folder(spec: Spec) -> str | None:
     """The folder that a model's name is, resolved; None for a packaged model and for a hub id."""
-    packaged = "tiny" if isinstance(spec, LLMSpec) else PACKAGED_ENCODER
-    local = None if spec.name == packaged else _local_folder(spec)
+    packaged = ("tiny", UNTRAINED) if isinstance(spec, LLMSpec) else (PACKAGED_ENCODER,)
+    local = None if spec.name in packaged else _local_folder(spec)
     return str(local) if local else None
 
 

@@ -42,6 +42,7 @@ class TuneSettings:
         steps: at most.
         check_every: steps between two validations.
         patience: validations without a better score after which training ends.
+        clip: largest norm of all gradients together; None leaves them as they are.
     """
 
     learning_rate: float
@@ -54,6 +55,7 @@ class TuneSettings:
     steps: int
     check_every: int
     patience: int
+    clip: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         least = {
@@ -72,6 +74,8 @@ class TuneSettings:
         for name in ("learning_rate", "warmup_rate", "least_rate", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 problems.append(f"{name} = {getattr(self, name)}: must be a number of at least 0")
+        if self.clip is not None and not self.clip > 0:
+            problems.append(f"clip = {self.clip}: must be above 0")
         if problems:
             raise ValueError("\n".join(problems))
 
@@ -215,6 +219,8 @@ def _step(
         total += mean * len(batch) / size
         tuned.tokens += int(read)
     processes.add_gradients(module.parameters())
+    if settings.clip is not None:
+        nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
     for group in optimizer.param_groups:
         group["lr"] = settings.rate(tuned.step)
     optimizer.step()

@@ -12,7 +12,7 @@ from llmbole.data import cards as dataset_cards
 
 USERS = 40
 NAME = "ml-slice"
-WITHOUT_BACKBONE = ("LLMOnly", "ICL", "TALLRec", "Prompt4NR", "RecGen", "RecFormer")
+WITHOUT_BACKBONE = ("LLMOnly", "ICL", "TALLRec", "Prompt4NR", "RecGen", "RecFormer", "P5")
 
 
 @pytest.fixture(scope="session")

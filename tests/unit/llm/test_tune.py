@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from llmbole.llm import tune
 from llmbole.llm.tune import TuneSettings, TuningError
@@ -158,3 +159,21 @@ def test_nothing_to_train_is_an_error(tmp_path):
 def test_wrong_numbers_are_refused_together():
     with pytest.raises(ValueError, match=r"(?s)batch_size = 0.*steps = -1.*learning_rate = nan"):
         dataclasses.replace(SETTINGS, batch_size=0, steps=-1, learning_rate=math.nan)
+
+
+def test_gradients_are_clipped_to_a_norm_before_each_step(tmp_path):
+    norms = {}
+    for clip in (None, 0.5):
+        module, found = Small(), norms.setdefault(clip, [])
+        hook = register_optimizer_step_pre_hook(
+            lambda *_, module=module, found=found: found.append(
+                float(torch.cat([each.grad.flatten() for each in module.layer.parameters()]).norm())
+            )
+        )
+        (tmp_path / str(clip)).mkdir()
+        run(module, tmp_path / str(clip), dataclasses.replace(SETTINGS, clip=clip))
+        hook.remove()
+    assert norms[None][0] > 0.5
+    assert norms[0.5][0] == pytest.approx(0.5, abs=1e-4) and max(norms[0.5]) <= 0.5 + 1e-4
+    with pytest.raises(ValueError, match=r"clip = 0\.0: must be above 0"):
+        dataclasses.replace(SETTINGS, clip=0.0)
