@@ -1,4 +1,4 @@
-"""Charts as SVG text: points of quality against cost, and pairs of bars. Nothing but the numbers is read."""
+"""Charts as SVG text: points of quality against cost, lines, and bars. Nothing but the numbers is read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from html import escape
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 68, 28, 14, 52
 _BAR, _GAP, _NAME = 18, 12, 20
-_PARTS, _VALUE = 104, 64  # room for names of parts on the left of bars, and for values on their right
+_PARTS, _VALUE = (
+    104,
+    64,
+)  # least room for names of parts on the left of bars, and room for values on their right
 _LONGEST_NAME = 50
-COLOURS = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#ca8a04", "#dc2626")
+_PALETTE = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#ca8a04", "#dc2626")
 # Where a point's label may stand, the best place first: across, up, anchor.
 _BESIDE = (
     (9, -5, "start"),
@@ -24,6 +27,12 @@ _BESIDE = (
     (-9, 8, "end"),
 )
 _DIGIT, _LINE, _RADIUS = 8.0, 14.0, 6.0
+COLOURS = "".join(f".c{number}{{fill:{colour}}}" for number, colour in enumerate(_PALETTE))
+"""What the classes of a chart's parts are filled with."""
+_NAMESPACE = "http://www.w3.org/2000/svg"
+_ALONE = (
+    "svg{background:#fff;max-width:720px}text{font:12px system-ui,sans-serif;fill:#111}.grid{stroke:#8884}\n"
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,21 @@ class Point:
     name: str
     x: float
     y: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line through points.
+
+    Attributes:
+        number: That stands at its end.
+        name: What is told of it.
+        points: x, y, and what is told of the point beside them; x ascending.
+    """
+
+    number: int
+    name: str
+    points: Sequence[tuple[float, float, str]]
 
 
 def scatter(
@@ -58,26 +82,12 @@ def scatter(
         raise ValueError("a scatter needs a point, and every x above 0")
     scale, x_ticks = _axis([point.x for point in points], logarithmic)
     ticks = nice_ticks(min(point.y for point in points), max(point.y for point in points))
-    across, up = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def x_of(value: float) -> float:
-        return LEFT + across * scale(value)
+        return _between(scale(value), 0, 1, LEFT, WIDTH - RIGHT)
 
-    def y_of(value: float) -> float:
-        return TOP + up * (1 - (value - ticks[0]) / (ticks[-1] - ticks[0]))
-
-    parts = [_opening(HEIGHT, f"{y_title} against {x_title}")]
-    for tick in ticks:
-        parts.append(_line(LEFT, WIDTH - RIGHT, y_of(tick), y_of(tick)))
-        parts.append(_text(LEFT - 8, y_of(tick) + 4, f"{tick:.4g}", "end"))
-    for tick in x_ticks:
-        x = x_of(tick)
-        parts.append(_line(x, x, TOP, HEIGHT - BOTTOM))
-        parts.append(_text(x, HEIGHT - BOTTOM + 18, f"{tick:g}", "middle"))
-    parts.append(_text(LEFT + across / 2, HEIGHT - 8, x_title, "middle"))
-    turned = f"translate(14 {TOP + up / 2:.0f}) rotate(-90)"
-    parts.append(f'<text transform="{turned}" text-anchor="middle">{escape(y_title)}</text>')
-    centres = [(x_of(point.x), y_of(point.y)) for point in points]
+    parts = _axes([(x_of(tick), f"{tick:g}") for tick in x_ticks], ticks, x_title, y_title)
+    centres = [(x_of(point.x), _height(point.y, ticks)) for point in points]
     labels = [point.name if named else str(point.number) for point in points]
     places = _label_places(centres, labels)
     for point, (x, y), label, place in zip(points, centres, labels, places, strict=True):
@@ -85,7 +95,7 @@ def scatter(
         told = escape(f"{point.name}: {y_title} {point.y:.4f}, {x_title} {where}")
         circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_RADIUS:g}"/>'
         shown = _text(place[0], place[1], label, place[2])
-        parts.append(f'<g class="c{point.number % len(COLOURS)}"><title>{told}</title>{circle}{shown}</g>')
+        parts.append(f'<g class="c{point.number % len(_PALETTE)}"><title>{told}</title>{circle}{shown}</g>')
     return "\n".join([*parts, "</svg>"])
 
 
@@ -101,13 +111,48 @@ def _axis(values: Sequence[float], logarithmic: bool) -> tuple[Callable[[float],
     ]
 
 
-def standalone(svg: str) -> str:
-    """A chart as a file of its own, with the colours that a page of the report gives it."""
-    style = "text{font:12px system-ui,sans-serif}.grid{stroke:#8884}" + "".join(
-        f".c{number}{{fill:{colour}}}" for number, colour in enumerate(COLOURS)
-    )
-    opening, rest = svg.split(">", 1)
-    return f'{opening} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n'
+def lines(series: Sequence[Line], x_title: str, y_title: str) -> str:
+    """Lines over two axes with even steps.
+
+    Args:
+        series: At least one, each with a point.
+        x_title: What x is.
+        y_title: What y is.
+
+    Returns:
+        SVG.
+
+    Raises:
+        ValueError: There is no line, or one without a point.
+    """
+    if not series or not all(line.points for line in series):
+        raise ValueError("a chart of lines needs a line, and every line a point")
+    across = [x for line in series for x, _, _ in line.points]
+    up = [y for line in series for _, y, _ in line.points]
+    steps, ticks = nice_ticks(min(across), max(across)), nice_ticks(min(up), max(up))
+
+    def x_of(value: float) -> float:
+        return _between(value, steps[0], steps[-1], LEFT, WIDTH - RIGHT - 16)
+
+    parts = _axes([(x_of(step), f"{step:g}") for step in steps], ticks, x_title, y_title)
+    for line in series:
+        colour = _PALETTE[line.number % len(_PALETTE)]
+        places = [(x_of(x), _height(y, ticks)) for x, y, _ in line.points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        drawn = [f'<polyline points="{path}" style="fill:none" stroke="{colour}"/>']
+        for (x, y), (share, value, told) in zip(places, line.points, strict=True):
+            title = escape(f"{line.name}: {y_title} {value:.4f}, {x_title} {share:g}{told}")
+            drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{title}</title></circle>')
+        drawn.append(_text(places[-1][0] + 7, places[-1][1] + 4, str(line.number), "start"))
+        parts.append(f'<g class="c{line.number % len(_PALETTE)}">{"".join(drawn)}</g>')
+    return "\n".join([*parts, "</svg>"])
+
+
+def standalone(chart: str) -> str:
+    """A chart as a file of its own, with its colours inside."""
+    opening, _, rest = chart.partition(">")
+    named = opening.replace("<svg", f'<svg xmlns="{_NAMESPACE}"', 1)
+    return f"{named}>\n<style>{_ALONE}{COLOURS}</style>{rest}\n"
 
 
 def bars(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], title: str) -> str:
@@ -127,6 +172,7 @@ def bars(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], title: str) ->
     if not values or min(values) < 0:
         raise ValueError("bars need a value, and none below 0")
     longest = nice_ticks(0.0, max(values))[-1]
+    left = max(_PARTS, 22 + 6 * max(len(part) for _, parts in rows for part, _ in parts))
     height = sum(_NAME + _BAR * len(parts) + _GAP for _, parts in rows) + _GAP
     made, y = [_opening(height, title)], float(_GAP)
     for name, parts in rows:
@@ -134,12 +180,12 @@ def bars(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], title: str) ->
         made.append(_text(4, y + 13, shown_name, "start"))
         y += _NAME
         for number, (part, value) in enumerate(parts):
-            length = (WIDTH - _PARTS - _VALUE) * value / longest
+            length = (WIDTH - _VALUE - left) * value / longest
             shown = f"<title>{escape(f'{name}, {part}: {title} {value:.4f}')}</title>"
-            box = f'<rect x="{_PARTS}" y="{y:.0f}" width="{length:.1f}" height="{_BAR - 4}"/>'
+            box = f'<rect x="{left}" y="{y:.0f}" width="{length:.1f}" height="{_BAR - 4}"/>'
             made.append(f'<g class="c{number}">{shown}{box}</g>')
-            made.append(_text(_PARTS - 6, y + 12, part.replace("_", " "), "end"))
-            made.append(_text(_PARTS + 6 + length, y + 12, f"{value:.4f}", "start"))
+            made.append(_text(left - 6, y + 12, part.replace("_", " "), "end"))
+            made.append(_text(left + 6 + length, y + 12, f"{value:.4f}", "start"))
             y += _BAR
         y += _GAP
     return "\n".join([*made, "</svg>"])
@@ -165,6 +211,33 @@ def nice_ticks(low: float, high: float, number: int = 5) -> list[float]:
     return [round(place * step, 12) for place in range(first, last + 1)]
 
 
+def _axes(
+    marks: Sequence[tuple[float, str]], ticks: Sequence[float], x_title: str, y_title: str
+) -> list[str]:
+    """The chart's beginning: grid, marks of x at their places, ticks of y, titles."""
+    parts = [_opening(HEIGHT, f"{y_title} against {x_title}")]
+    for tick in ticks:
+        y = _height(tick, ticks)
+        parts.append(_line(LEFT, WIDTH - RIGHT, y, y))
+        parts.append(_text(LEFT - 8, y + 4, f"{tick:.4g}", "end"))
+    for x, mark in marks:
+        parts.append(_line(x, x, TOP, HEIGHT - BOTTOM))
+        parts.append(_text(x, HEIGHT - BOTTOM + 18, mark, "middle"))
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_title, "middle"))
+    turned = f"translate(14 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) rotate(-90)"
+    parts.append(f'<text transform="{turned}" text-anchor="middle">{escape(y_title)}</text>')
+    return parts
+
+
+def _height(value: float, ticks: Sequence[float]) -> float:
+    return _between(value, ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
+
+
+def _between(value: float, low: float, high: float, first: float, last: float) -> float:
+    """The place between two that a value has between two others."""
+    return first + (last - first) * (value - low) / (high - low)
+
+
 def _label_places(
     centres: Sequence[tuple[float, float]], labels: Sequence[str]
 ) -> list[tuple[float, float, str]]:
@@ -178,7 +251,7 @@ def _label_places(
             left = x + across - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
             base = y - up
             box = (left, left + width, base - 0.75 * _LINE, base + 0.25 * _LINE)
-            outside = left < LEFT or left + width > WIDTH
+            outside = left < 0 or left + width > WIDTH
             options.append(
                 (outside, sum(_meet(box, other) for other in taken), (x + across, base, anchor), box)
             )

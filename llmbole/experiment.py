@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llmbole import registry
 from llmbole.data import cards, joined
@@ -18,7 +18,14 @@ GROUPS = {
     "rows_by_warmth": ("warm", "cold"),
     "cold_users": ("cold_users", "other_users"),
     "training_users": ("training_users", "new_users"),
-    "confidence": ("confidence_high", "confidence_middle", "confidence_low"),
+    "confidence": (
+        *("confidence_high", "confidence_middle", "confidence_low"),
+        *(
+            "crm_confidence_high",
+            "crm_confidence_middle",
+            "crm_confidence_low",
+        ),  # of methods that route by it
+    ),
 }
 """Groups whose metrics a table may show, by the name that protocols have for them."""
 
@@ -29,10 +36,17 @@ OF_LLM = ("MMLU",)
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot of a table's rows as points: the metric on each axis."""
+    """A plot beside a table.
 
-    x: str
-    y: str
+    Attributes:
+        kind: `points`, for each data set a point for each row; or `bars`, the columns row by row.
+        x: Of points: the metric on this axis; so `y`.
+        y: As there.
+    """
+
+    kind: Literal["points", "bars"] = "points"
+    x: str = ""
+    y: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,7 @@ class Experiment:
         llm: The LLM that the published numbers were got with; a table runs with it if settings say so.
         published: Data set (the table's name) to row to metric to the value in print.
         notes: Where the print contradicts itself.
-        figure: The plot that the table is printed as; `None` if it is a table.
+        figure: What is drawn beside the table; `None` draws nothing.
     """
 
     name: str
@@ -102,7 +116,7 @@ class Experiment:
         for key in ("metrics", "datasets", "rows", "seeds"):
             if not getattr(self, key):
                 problems.append(f"{key}: at least one is needed")
-        for axis in (self.figure.x, self.figure.y) if self.figure else ():
+        for axis in (self.figure.x, self.figure.y) if self.figure and self.figure.kind == "points" else ():
             if axis not in self.metrics:
                 close = close_name(axis, self.metrics)
                 problems.append(f"figure: {axis!r} is no metric of the table; {close}")

@@ -9,8 +9,9 @@ import csv
 import io
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 
-from llmbole.charts import Point, scatter, standalone
+from llmbole.charts import Point, bars, scatter, standalone
 from llmbole.experiment import TableRow
 from llmbole.markdown import ABSENT, table
 from llmbole.significance import LEVEL, RESAMPLES
@@ -47,11 +48,11 @@ def pages(values: TableValues) -> dict[str, str]:
         values: The table with its records.
 
     Returns:
-        Ending (`md`, `csv`, `tex`, and `<data set>.svg` of a figure that has points) to text.
+        Ending (`md`, `csv`, `tex`, and of a figure that has values `svg`, or `<data set>.svg`) to text.
     """
     made, drawn = claims(values), _figures(values)
     tables = {"md": _markdown(values, made), "csv": _csv(values, made), "tex": _latex(values, made)}
-    return {**tables, **{_ending(dataset): text for dataset, text in drawn.items()}}
+    return {**tables, **drawn}
 
 
 def _ending(dataset: str) -> str:
@@ -59,10 +60,12 @@ def _ending(dataset: str) -> str:
 
 
 def _figures(values: TableValues) -> dict[str, str]:
-    """The plot of each data set that has rows with a value on both axes."""
+    """Ending to plot: one of bars, or one of points for each data set that has rows with a value on both axes."""
     figure = values.experiment.figure
     if figure is None:
         return {}
+    if figure.kind == "bars":
+        return _bars(values)
     drawn = {}
     for dataset in values.datasets:
         points = []
@@ -70,8 +73,20 @@ def _figures(values: TableValues) -> dict[str, str]:
             x, y = (values.mean(row.name, dataset, axis) for axis in (figure.x, figure.y))
             points += [Point(number, row.name, x, y)] if x is not None and y is not None else []
         if points:
-            drawn[dataset] = standalone(scatter(points, figure.x, figure.y, logarithmic=False, named=True))
+            chart = scatter(points, figure.x, figure.y, logarithmic=False, named=True)
+            drawn[_ending(dataset)] = standalone(chart)
     return drawn
+
+
+def _bars(values: TableValues) -> dict[str, str]:
+    """The columns of each row and data set; nothing without a value."""
+    drawn = []
+    for dataset in values.datasets:
+        for row in values.experiment.rows:
+            found = [(name, values.mean(row.name, dataset, name)) for name in values.experiment.metrics]
+            parts = [(name, value) for name, value in found if value is not None]
+            drawn += [(f"{row.name}, {dataset}", parts)] if parts else []
+    return {"svg": standalone(bars(drawn, values.experiment.title))} if drawn else {}
 
 
 def _markdown(values: TableValues, made: Sequence[Claim]) -> str:
@@ -100,10 +115,12 @@ def _markdown(values: TableValues, made: Sequence[Claim]) -> str:
         "Values are mean ± sample standard deviation over seeds. **Bold**: best, and significantly better than every "
         "other row of its protocol; _italic_: second best, and significantly better than every row below it."
     )
+    if "svg" in drawn:
+        parts.append(f"![{experiment.title}]({PurePath(run.stem).name}.svg)")
     for dataset in values.datasets:
         parts += [f"## {_heading(values, dataset)}", _dataset_table(values, dataset, made)]
-        if dataset in drawn and experiment.figure is not None:
-            file = f"{run.stem.rpartition('/')[2]}.{_ending(dataset)}"
+        if experiment.figure and _ending(dataset) in drawn:
+            file = f"{PurePath(run.stem).name}.{_ending(dataset)}"
             parts.append(f"![{experiment.figure.y} against {experiment.figure.x}]({file})")
         notes = list(_notes(values, dataset))
         if notes:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
-from llmbole.charts import Point, bars, scatter
+from llmbole.charts import COLOURS, Line, Point, bars, lines, scatter
 from llmbole.markdown import ABSENT, write_files
 from llmbole.record import Record
 from llmbole.results import load_all
@@ -45,8 +46,6 @@ figure{margin:0}figcaption{font-size:.875rem}
 svg{display:block;width:100%;height:auto;max-width:600px}svg text{font-size:12px;fill:currentColor}
 @media(max-width:500px){svg text{font-size:15.7px}}
 .grid{stroke:var(--line)}
-.c0{fill:#2563eb}.c1{fill:#d97706}.c2{fill:#059669}.c3{fill:#db2777}.c4{fill:#7c3aed}.c5{fill:#0891b2}
-.c6{fill:#ca8a04}.c7{fill:#dc2626}
 """
 SCRIPT = """
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -99,7 +98,8 @@ def page(records: Sequence[Record]) -> str:
     parts = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>llmbole: leaderboard</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>llmbole: leaderboard</h1>",
+        f"<title>llmbole: leaderboard</title>\n<style>{STYLE}{COLOURS}\n</style>\n</head>\n<body>",
+        "<h1>llmbole: leaderboard</h1>",
         f"<p>{len(records)} records. A click on a column's title sorts by it. Values are means over seeds.</p>",
     ]
     names = sorted(boards)
@@ -124,7 +124,13 @@ def _board(name: tuple[str, str], records: Sequence[Record]) -> Iterator[str]:
         yield f"<h2>{escape(name[1])}, protocol {escape(name[0])} version {-version}</h2>"
         yield f"<p>Split <code>{escape(split[:8])}</code>. Ordered by test {escape(metric)}.</p>"
         yield _table(rows, metric)
-        yield f'<div class="charts">{_scatter(rows, metric)}{_warmth(rows, metric)}</div>'
+        charts = (
+            _scatter(rows, metric),
+            _warmth(rows, metric),
+            _routed(rows, metric),
+            _confidence(rows, metric),
+        )
+        yield f'<div class="charts">{"".join(charts)}</div>'
     yield "</section>"
 
 
@@ -195,6 +201,82 @@ def _warmth(rows: Sequence[Row], metric: str) -> str:
         return ""
     caption = f"<figcaption>{escape(metric)} of warm and cold items or rows.</figcaption>"
     return f"<figure>{bars(drawn, metric)}{caption}</figure>"
+
+
+def _routed(rows: Sequence[Row], metric: str) -> str:
+    """Quality against the share of rows that an LLM answers, of runs with such a curve, on test or validation rows."""
+    drawn = []
+    for number, row in enumerate(rows, 1):
+        runs = row.entries if ALONE not in row.names[-1] else ()
+        test = [entry.record.extra["curve"] for entry in runs if entry.record.extra.get("curve")]
+        valid = [entry.record.extra["valid_curve"] for entry in runs if entry.record.extra.get("valid_curve")]
+        points = mean_curve(test or valid, metric)
+        if len(points) > 1:
+            drawn.append(Line(number, f"{_title(row)}, {'test' if test else 'validation'} rows", points))
+    if not drawn:
+        return ""
+    caption = (
+        f"{escape(metric)} against the share of rows that the LLM answers, and the tokens that it reads for them (at a "
+        "point); means over seeds, on test rows where the run drew that curve, else on validation rows. "
+        "Numbers are rows of the table."
+    )
+    chart = lines(drawn, "share routed to the LLM", metric)
+    return f"<figure>{chart}<figcaption>{caption}</figcaption></figure>"
+
+
+def mean_curve(curves: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> list[tuple[float, float, str]]:
+    """The mean over runs of a curve of `share`, `llm_tokens` and metrics.
+
+    Args:
+        curves: Of each run; shares are compared to three decimals.
+        metric: What is drawn.
+
+    Returns:
+        Share, metric and a note of the tokens at the shares that all runs have, ascending.
+    """
+    by_share: dict[float, list[Mapping[str, Any]]] = defaultdict(list)
+    for curve in curves:
+        for share, point in {round(point["share"], 3): point for point in curve if metric in point}.items():
+            by_share[share].append(point)
+    return [
+        (
+            share,
+            statistics.fmean(point[metric] for point in points),
+            f", {statistics.fmean(point['llm_tokens'] for point in points):,.0f} LLM tokens",
+        )
+        for share, points in sorted(by_share.items())
+        if len(points) == len(curves)
+    ]
+
+
+def _confidence(rows: Sequence[Row], metric: str) -> str:
+    """Both models of runs that route rows, in thirds of the rows by the conventional model's confidence."""
+    drawn = []
+    for row in rows:
+        for part in ("high", "middle", "low") if ALONE not in row.names[-1] else ():
+            found = [(model, _third(row.entries, model, part, metric)) for model in ("crm", "llm")]
+            bars_of = [(model, value) for model, value in found if value is not None]
+            if bars_of:
+                drawn.append((f"{_title(row)}: {part} confidence", bars_of))
+    if not drawn or min(value for _, parts in drawn for _, value in parts) < 0:
+        return ""
+    caption = (
+        f"{escape(metric)} in thirds of the rows by the conventional model's (crm) confidence; the LLM's where it "
+        "answered all rows, of the test or else of validation."
+    )
+    return f"<figure>{bars(drawn, metric)}<figcaption>{caption}</figcaption></figure>"
+
+
+def _third(entries: Sequence[Entry], model: str, part: str, metric: str) -> float | None:
+    """Mean over seeds of a model's metric in a third, of the kind of rows on which both models answered all."""
+    values = []
+    for entry in entries:
+        extra = entry.record.extra
+        kinds = [extra[kind] for kind in ("confidence", "valid_confidence") if kind in extra]
+        whole = next((kind for kind in kinds if "llm" in kind), kinds[0] if kinds else {})
+        values.append(whole.get(model, {}).get(f"confidence_{part}", {}).get(metric))
+    present = [value for value in values if value is not None]
+    return statistics.fmean(present) if present and len(present) == len(values) else None
 
 
 def _group_mean(entries: Sequence[Entry], group: str, metric: str) -> float | None:

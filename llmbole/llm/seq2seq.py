@@ -77,10 +77,12 @@ class Seq2Seq(nn.Module):
         parameters_total: number of parameters; tied ones count once.
     """
 
+    model: Any  # the classes of transformers have methods that their base class lacks
+
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
-        width = model.get_input_embeddings().weight.shape[1]
+        width = self.model.get_input_embeddings().weight.shape[1]
         self.whole_words = nn.Embedding(
             WORDS + 1, width, padding_idx=0, dtype=model.dtype, device=model.device
         )
@@ -164,19 +166,23 @@ def load(spec: LLMSpec, sizes: Sizes, texts: Iterable[str], device: torch.device
             "llm.quantization and llm.device_map: all weights are trained here; leave them empty"
         )
     if spec.name == UNTRAINED:
-        tokenizer = number_tokenizer(texts)
-        made: Any = T5ForConditionalGeneration(_config(sizes, tokenizer))
-        return Seq2Seq(made, tokenizer).to(device)
+        own = number_tokenizer(texts)
+        return Seq2Seq(T5ForConditionalGeneration(_config(sizes, own)), own).to(device)
     path = folder(spec)
     dtype = torch.float32 if spec.precision == "auto" else getattr(torch, spec.precision)
     common = {"local_files_only": True, "trust_remote_code": spec.trust_remote_code}
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(path, **common)
-        made = AutoModelForSeq2SeqLM.from_pretrained(path, use_safetensors=True, dtype=dtype, **common)
-    return Seq2Seq(made, tokenizer).to(device)
+        model = AutoModelForSeq2SeqLM.from_pretrained(path, use_safetensors=True, dtype=dtype, **common)
+    return Seq2Seq(model, tokenizer).to(device)
 
 
 def _config(sizes: Sizes, tokenizer: PreTrainedTokenizerBase) -> T5Config:
+    ids: dict[str, Any] = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "decoder_start_token_id": tokenizer.pad_token_id,
+    }
     return T5Config(
         vocab_size=len(tokenizer),
         d_model=sizes.width,
@@ -185,9 +191,7 @@ def _config(sizes: Sizes, tokenizer: PreTrainedTokenizerBase) -> T5Config:
         num_layers=sizes.layers,
         num_heads=sizes.heads,
         dropout_rate=sizes.dropout,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.pad_token_id,
+        **ids,
     )
 
 

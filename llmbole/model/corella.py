@@ -30,7 +30,7 @@ from llmbole.model.routing import RoutingSettings
 from llmbole.model.scorer import NewItems, opens
 from llmbole.model.two_models import SampleTuning
 from llmbole.pipeline.run import StageRun
-from llmbole.pipeline.stage import stage
+from llmbole.pipeline.stage import TEST, stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
 from llmbole.settings import SettingsError, build
@@ -259,7 +259,10 @@ class CoReLLa(LLMRecommender):
         count = routed.count(chosen["share"], chosen["threshold"])
         counts = [count, len(rows), *(routed.count(share, None) for share in run["routing.shares"])]
         curve = routed.curve(counts, names) if run["routing.curve"] else []
-        saved = evaluation.save_pairs(run, crm.session, rows, torch.from_numpy(routed.mix(count)))
+        mixed = routed.mix(count)
+        saved = evaluation.save_pairs(run, crm.session, rows, torch.from_numpy(mixed))
+        if run.phase == TEST:
+            saved["groups"] |= routed.groups(mixed, names)
         run.count(llm_tokens=routed.tokens)
         own = {
             "rows_routed": count,

@@ -132,6 +132,19 @@ class Routing:
         both = {"crm": self.crm, **({"llm": self.llm} if self.asked == len(self.crm) else {})}
         return {model: self._within(thirds, scores, names) for model, scores in both.items()}
 
+    def groups(self, scores: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Metrics of scores in thirds of the rows by the CRM's entropy: `crm_confidence_high` and so on (Figure 1).
+
+        Args:
+            scores: Shape `[R]`.
+            names: Names of metrics.
+
+        Returns:
+            Group name, `count` and metrics.
+        """
+        thirds = [Group(f"crm_{group.name}", group.rows) for group in groups.confidence_thirds(self.crm)]
+        return self._within(thirds, scores, names)
+
     def _within(
         self, parts: Sequence[Group], scores: np.ndarray, names: Sequence[str]
     ) -> dict[str, dict[str, float]]:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from llmbole.data.pairs import PairSplit
 from llmbole.llm import lora
 from llmbole.model import cf
+from llmbole.report import page
 from llmbole.results import load
 from llmbole.settings import SettingsError
 from llmbole.verify import verify
@@ -47,6 +48,7 @@ def test_it_runs_from_raw_files_to_a_sealed_record(corella):
     record = load(result.path)
     assert set(record.metrics) == set(record.backbone_metrics) == METRICS
     assert record.scoring == "routed_by_entropy"
+    assert page([record]).count("<polyline") == 1  # its curve over the share routed
     extra = record.extra
     assert set(extra["crm"]) == METRICS and "curve" not in extra
     assert ("llm" in extra) == (extra["share_routed"] == 1)
@@ -98,6 +100,13 @@ def test_with_all_rows_it_is_the_llm_whatever_the_crm(corella):
     assert points[0]["AUC"] == extra["crm"]["AUC"] and points[-1]["AUC"] == extra["llm"]["AUC"]
     plain = corella({"routing.threshold": 0.0})
     assert plain.metrics == plain.record.extra["llm"] == pytest.approx(extra["llm"], abs=1e-6)
+
+
+def test_groups_by_the_crms_confidence_are_those_of_what_was_scored(corella):
+    by = {share: load(corella({"routing.share": share}).path) for share in (0.0, 1.0)}
+    for share, model in ((0.0, "crm"), (1.0, "llm")):
+        for part, found in by[1.0].extra["confidence"][model].items():
+            assert by[share].group_metrics[f"crm_{part}"] == pytest.approx(found)
 
 
 def test_tokens_are_those_of_the_rows_routed(corella):

@@ -82,6 +82,13 @@ def test_groups_are_of_the_crms_confidence_for_both_models(routing):
     assert found["llm"]["confidence_high"]["ACC"] == 0.5
 
 
+def test_groups_of_any_scores_are_by_the_crms_confidence(routing):
+    found = routing.groups(LLM, ["ACC"])
+    assert list(found) == [f"crm_confidence_{part}" for part in ("high", "middle", "low")]
+    assert [found[name]["count"] for name in found] == [2, 2, 1]  # rows 0 and 3, then 2 and 4, then 1
+    assert [found[name]["ACC"] for name in found] == [0.5, 1.0, 1.0]
+
+
 def test_scores_that_are_no_probabilities_are_refused():
     with pytest.raises(ValueError, match=r"probability of row 1 is 1\.5"):
         Routing(np.ones(2), LABELS[:2], np.array([0.5, 1.5]), lambda rows: (rows, 0))

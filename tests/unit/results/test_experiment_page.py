@@ -261,3 +261,14 @@ def test_a_run_is_read_as_it_was_written_and_edits_are_refused(tmp_path):
         path.write_text(json.dumps({**dataclasses.asdict(run), **edit}), encoding="utf-8")
         with pytest.raises(RecordError, match=message):
             table_run.load(path, tmp_path)
+
+
+def test_a_figure_draws_the_columns_beside_the_table(cell, gathered):
+    runs = [cell("A", 1, 0.5), cell("B", 1, 0.25)]
+    assert set(pages(gathered(*runs))) == {"md", "csv", "tex"}
+    made = pages(gathered(*runs, figure=Figure("bars")))
+    root = ElementTree.fromstring(made["svg"])
+    names = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert [name for name in names if name.endswith(", Films")] == ["A, Films", "B, Films"]
+    assert len(root.findall(".//{*}rect")) == 4 and "![a table](table1.svg)" in made["md"]
+    assert set(pages(gathered(figure=Figure("bars")))) == {"md", "csv", "tex"}  # nothing was run

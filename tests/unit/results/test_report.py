@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from llmbole.charts import Point, bars, nice_ticks, scatter
+from llmbole.charts import Line, Point, bars, lines, nice_ticks, scatter, standalone
 from llmbole.cli import main
-from llmbole.report import SCRIPT, page
+from llmbole.report import SCRIPT, mean_curve, page
 from llmbole.results import load_all
 
 VOID = {"meta", "br"}
@@ -192,6 +192,83 @@ def test_long_names_of_bars_are_cut_and_told_in_full():
     drawn = ElementTree.fromstring(bars([("a" * 60, [("warm", 0.5)])], "q"))
     assert drawn.find("text").text == "a" * 49 + "…"
     assert drawn.find(".//title").text.startswith("a" * 60 + ", warm")
+
+
+CURVE = [
+    {"share": share, "rows": 0, "llm_tokens": 100, "HIT@1": hit}
+    for share, hit in ((0, 0.5), (0.2, 0.7), (1, 0.6))
+]
+
+
+def test_a_curve_is_the_mean_over_runs_at_the_shares_that_all_have():
+    other = [
+        {"share": 0.0, "llm_tokens": 0, "HIT@1": 0.3},
+        {"share": 0.2004, "llm_tokens": 300, "HIT@1": 0.5},
+    ]
+    found = mean_curve(
+        [
+            CURVE,
+            other,
+        ],
+        "HIT@1",
+    )
+    assert found == [
+        (0, pytest.approx(0.4), ", 50 LLM tokens"),
+        (0.2, pytest.approx(0.6), ", 200 LLM tokens"),
+    ]
+    assert mean_curve([CURVE], "AUC") == mean_curve([], "HIT@1") == []
+
+
+def test_runs_that_route_rows_show_their_curve_and_both_models(append_record, tmp_path):
+    thirds = {
+        f"confidence_{part}": {"count": 3, "HIT@1": value}
+        for part, value in (("high", 0.9), ("middle", 0.6), ("low", 0.3))
+    }
+    on_valid = {"crm": thirds, "llm": {name: {"HIT@1": 0.5} for name in thirds}}
+    plain = {"backbone_metrics": None, "backbone_stage": None, "group_metrics": {}}
+    for seed, extra in enumerate(
+        ({"valid_curve": CURVE, "confidence": {"crm": thirds}, "valid_confidence": on_valid},) * 2
+    ):
+        append_record(hit=0.5, seed=seed, method="CoReLLa", extra=extra, **plain)
+    text = page(load_all(tmp_path / "results"))
+    assert Page(text).open == []
+    _, curve, confidence = (
+        ElementTree.fromstring(drawing) for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    )
+    told = [title.text for title in curve.iter("title")]
+    assert len(curve.findall(".//polyline")) == 1 and len(told) == 3
+    assert "validation rows: HIT@1 0.7000, share routed to the LLM 0.2, 100 LLM tokens" in told[1]
+    widths = [float(box.get("width")) for box in confidence.findall(".//rect")]
+    assert [round(width / widths[0], 2) for width in widths] == [1, 0.56, 0.67, 0.56, 0.33, 0.56]
+
+
+def test_the_tests_curve_is_drawn_before_that_of_validation(append_record, tmp_path):
+    extra = {"valid_curve": CURVE, "curve": [{**point, "HIT@1": 0.25} for point in CURVE]}
+    append_record(extra=extra, backbone_metrics=None, backbone_stage=None)
+    text = page(load_all(tmp_path / "results"))
+    assert "test rows: HIT@1 0.2500" in text and "validation rows: HIT@1" not in text
+
+
+def test_lines_go_through_their_points():
+    drawn = ElementTree.fromstring(
+        lines([Line(3, "a", [(0.0, 0.0, ""), (0.5, 0.5, ""), (1.0, 1.0, "")])], "s", "q")
+    )
+    places = [tuple(map(float, pair.split(","))) for pair in drawn.find(".//polyline").get("points").split()]
+    assert places[1] == pytest.approx(
+        [sum(axis) / 2 for axis in zip(places[0], places[2], strict=True)], abs=0.1
+    )
+    circles = [(float(each.get("cx")), float(each.get("cy"))) for each in drawn.findall(".//circle")]
+    assert circles == places and places[0][1] > places[2][1]
+    with pytest.raises(ValueError, match="every line a point"):
+        lines([Line(1, "a", [])], "s", "q")
+
+
+def test_a_chart_alone_is_a_file_with_its_colours():
+    drawn = standalone(bars([("a", [("warm items of a long name", 1.0)])], "q"))
+    root = ElementTree.fromstring(drawn)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg" and ".c0{fill:" in drawn
+    box = root.find(".//{*}rect")
+    assert float(box.get("x")) > 150 and float(box.get("x")) + float(box.get("width")) < 640
 
 
 def test_charts_without_numbers_are_refused():
