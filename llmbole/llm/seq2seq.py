@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -27,6 +27,7 @@ from llmbole.llm.quiet import quiet
 
 WORDS = 512  # positions of whole words, and of tokens, as in P5
 _PIECE = r"[0-9]{1,2}|[^\W\d_]+|[^\w\s]|_"  # numbers fall into pieces of two digits
+_SCALE = 0.3  # of an untrained model's embeddings; at T5's own scale, 1, steps of AdamW change them slowly
 _SPECIAL = ("<pad>", "</s>", "<unk>")
 
 
@@ -72,6 +73,7 @@ class Seq2Seq(nn.Module):
     Args:
         model: the encoder-decoder of transformers.
         tokenizer: its tokenizer.
+        words: that get a token of their own, with new embeddings.
 
     Attributes:
         parameters_total: number of parameters; tied ones count once.
@@ -79,8 +81,14 @@ class Seq2Seq(nn.Module):
 
     model: Any  # the classes of transformers have methods that their base class lacks
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, words: Sequence[str] = ()
+    ) -> None:
         super().__init__()
+        known = len(cast(nn.Embedding, model.get_input_embeddings()).weight)
+        if words:
+            model.resize_token_embeddings(known + len(words), mean_resizing=False)
+        self._ids = {word: [number] for number, word in enumerate(words, known)}
         self.model, self.tokenizer = model, tokenizer
         width = self.model.get_input_embeddings().weight.shape[1]
         self.whole_words = nn.Embedding(
@@ -88,7 +96,6 @@ class Seq2Seq(nn.Module):
         )
         nn.init.zeros_(self.whole_words.weight)
         self.parameters_total = sum(parameter.numel() for parameter in self.parameters())
-        self._ids: dict[str, list[int]] = {}
 
     def word_ids(self, word: str) -> list[int]:
         """Token ids of a word, as it stands behind a space."""
@@ -146,7 +153,14 @@ class Seq2Seq(nn.Module):
         return out.logits
 
 
-def load(spec: LLMSpec, sizes: Sizes, texts: Iterable[str], device: torch.device | str = "cpu") -> Seq2Seq:
+def load(
+    spec: LLMSpec,
+    sizes: Sizes,
+    texts: Iterable[str],
+    device: torch.device | str = "cpu",
+    *,
+    words: Sequence[str] = (),
+) -> Seq2Seq:
     """An encoder-decoder by name, or an untrained T5.
 
     Args:
@@ -154,6 +168,7 @@ def load(spec: LLMSpec, sizes: Sizes, texts: Iterable[str], device: torch.device
         sizes: of an untrained model.
         texts: whose words, other than numbers, are an untrained model's vocabulary.
         device: where it goes.
+        words: that get a token of their own.
 
     Returns:
         The model, all of whose weights can be trained.
@@ -167,14 +182,16 @@ def load(spec: LLMSpec, sizes: Sizes, texts: Iterable[str], device: torch.device
         )
     if spec.name == UNTRAINED:
         own = number_tokenizer(texts)
-        return Seq2Seq(T5ForConditionalGeneration(_config(sizes, own)), own).to(device)
+        made = Seq2Seq(T5ForConditionalGeneration(_config(sizes, own)), own, words)
+        nn.init.normal_(made.model.get_input_embeddings().weight, std=_SCALE)
+        return made.to(device)
     path = folder(spec)
     dtype = torch.float32 if spec.precision == "auto" else getattr(torch, spec.precision)
     common = {"local_files_only": True, "trust_remote_code": spec.trust_remote_code}
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(path, **common)
         model = AutoModelForSeq2SeqLM.from_pretrained(path, use_safetensors=True, dtype=dtype, **common)
-    return Seq2Seq(model, tokenizer).to(device)
+    return Seq2Seq(model, tokenizer, words).to(device)
 
 
 def _config(sizes: Sizes, tokenizer: PreTrainedTokenizerBase) -> T5Config:

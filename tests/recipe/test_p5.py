@@ -39,7 +39,7 @@ def model_of(families, dropout=0.0):
     torch.manual_seed(1)
     known = [*MODULE.TEMPLATES.values(), "yes no", MODULE.RATINGS]
     lm = seq2seq.load(LLMSpec("untrained"), seq2seq.Sizes(32, 64, 1, 2, dropout), known)
-    return METHOD(lm, MODULE.Sentences(lm, 30, 30, seed=3), MODULE.TaskSettings(families, 2))
+    return METHOD(lm, MODULE.Sentences(lm, 30, 30, seed=3), MODULE.TaskSettings(families, 2, "pieces"))
 
 
 @pytest.fixture
@@ -129,6 +129,14 @@ def test_a_run_from_raw_files_to_a_sealed_record(ask, families):
     assert len(scores) == record.extra["rows"] and scores.min() > 0 and scores.max() < 1
     assert "lm.whole_words.weight" in training.load_tensors(result.artifacts["tuned"], training.WEIGHTS)
     assert not verify(result.path.parents[2])
+
+
+def test_ids_are_tokens_or_pieces(ask):
+    whole, pieces = ask(), ask({"tasks.ids": "pieces"})
+    counts = whole.record.dataset.counts
+    assert (
+        whole.record.llm.parameters - pieces.record.llm.parameters == (counts["users"] + counts["items"]) * 16
+    )
 
 
 def test_it_runs_under_protocols_that_draw_negatives(ask):

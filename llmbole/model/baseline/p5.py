@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -50,10 +50,12 @@ class TaskSettings:
     Attributes:
         families: Families of prompts, `direct` among them; a training row is shown as one of them, drawn anew.
         history: Items that a sequential prompt shows, the newest ones.
+        ids: `pieces`: the number of a user or an item is written in the model's tokens; `whole`: each is a token.
     """
 
     families: tuple[str, ...]
     history: int
+    ids: Literal["pieces", "whole"]
 
     def __post_init__(self) -> None:
         problems = [
@@ -186,9 +188,12 @@ class P5(LLMRecommender):
         """The model of a run before its training."""
         opened, sizes = splits.load(split.folder), build(Sizes, run["sizes"], "sizes")
         known = [*TEMPLATES.values(), *YES_NO, RATINGS]
-        lm = seq2seq.load(stages.llm_spec(run), sizes, known, stages.device(run))
-        sentences = Sentences(lm, len(opened.user_tokens), len(opened.item_tokens), run.seed)
-        return P5(lm, sentences, build(TaskSettings, run["tasks"], "tasks"))
+        settings = build(TaskSettings, run["tasks"], "tasks")
+        users, items = len(opened.user_tokens), len(opened.item_tokens)
+        sides = (("user", users), ("item", items)) if settings.ids == "whole" else ()
+        words = [f"{side}_{number}" for side, count in sides for number in range(1, count)]
+        lm = seq2seq.load(stages.llm_spec(run), sizes, known, stages.device(run), words=words)
+        return P5(lm, Sentences(lm, users, items, run.seed), settings)
 
     @staticmethod
     def rows(run: StageRun, split: Artifact, part: str, sample: int = 0, seed: int = 0) -> PairRows:
@@ -258,9 +263,11 @@ class RatedRows:
 # Departures from the paper:
 # - users and items are shuffled before they become numbers (the code numbers them as they first appear, so that an item
 #   of the test is often the highest number seen and one);
+# - each user and item is a token of its own by default (tasks.ids: whole); the paper writes them in T5's pieces;
 # - three of five families, with one sentence each: explanations and reviews need texts that the data lack, and the
 #   direct family asks yes or no about the protocol's labels, without lists of candidates; beam search is not needed;
 # - an untrained small T5 by default, whose words are those of the sentences and whose numbers fall into pieces of two
 #   digits; T5-small and T5-base by name; whole-word embeddings begin at 0;
 # - a row's family is drawn anew for each batch; the code draws a share of each family per epoch;
-# - the learning rate falls as half a cosine instead of in a line, and the AUC of validation rows chooses the step.
+# - the untrained T5 learns at 3e-3; the learning rate falls as half a cosine instead of in a line, and the AUC of
+#   validation rows chooses the step.

@@ -42,6 +42,17 @@ def test_all_tokens_of_a_word_have_its_number(lm):
     )
 
 
+@torch.no_grad()
+def test_words_of_their_own_are_one_token_and_others_stay_pieces():
+    own = [f"item_{number}" for number in range(1, 200)]
+    lm = seq2seq.load(LLMSpec("untrained"), SIZES, TEXTS, words=own).eval()
+    ids = [lm.word_ids(word) for word in own]
+    assert all(len(each) == 1 for each in ids) and len({each[0] for each in ids}) == len(own)
+    assert min(ids)[0] >= len(lm.tokenizer) and max(ids)[0] < len(lm.model.get_input_embeddings().weight)
+    assert len(lm.word_ids("user_12")) == 3
+    assert lm.loss(["Will user_12 like item_199 ?"], ["item_7"]).isfinite()
+
+
 def plain(lm, text, answer):
     """Log-probabilities of an answer's tokens and end, one text by itself, token by token."""
     ids, words = lm.encode([text])
