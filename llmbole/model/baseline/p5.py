@@ -269,5 +269,5 @@ class RatedRows:
 # - an untrained small T5 by default, whose words are those of the sentences and whose numbers fall into pieces of two
 #   digits; T5-small and T5-base by name; whole-word embeddings begin at 0;
 # - a row's family is drawn anew for each batch; the code draws a share of each family per epoch;
-# - the untrained T5 learns at 3e-3; the learning rate falls as half a cosine instead of in a line, and the AUC of
-#   validation rows chooses the step.
+# - the untrained T5 learns at 3e-3 and without dropout; the learning rate falls as half a cosine instead of in a line,
+#   and the AUC of validation rows chooses the step.
