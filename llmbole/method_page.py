@@ -22,7 +22,7 @@ def settings_table(model: str) -> str:
     """A method's settings: defaults, what differs with the embedded LLM, what sweeps search, and the yaml's comments.
 
     Args:
-        model: A method of this package.
+        model: A method of this package, or a form of one under protocols of a task, such as `CTRL.ranking`.
 
     Returns:
         A table; columns that would be empty are left out.
@@ -31,7 +31,7 @@ def settings_table(model: str) -> str:
         MarkdownError: No method of this package has the name.
     """
     path = properties_folder() / "model" / f"{model}.yaml"
-    if model not in registry.method_names() or not path.is_file():
+    if model not in registry.forms(model.partition(".")[0]) or not path.is_file():
         raise MarkdownError(f"settings={model}: no method of this package; `llmbole list models` shows them")
     content = load_yaml(path)
     text = path.read_text(encoding="utf-8")

@@ -27,7 +27,8 @@ PAGES = [
     *sorted((ROOT / "llmbole").rglob("*.md")),
 ]
 PARTS = ("The paper in the code", "Settings", "Published numbers", "Departures")
-BUILT_IN = sorted(registry._built_in())
+METHOD_NAMES = sorted(found for found in registry._built_in() if "." not in found)
+FORMS = sorted(found for found in registry._built_in() if "." in found)
 
 
 def name(path: Path) -> str:
@@ -123,14 +124,19 @@ def test_generated_tables_are_current(path):
     assert found == [], f"run: llmbole render --document={name(path)}"
 
 
-@pytest.mark.parametrize("method", BUILT_IN)
-def test_every_method_has_one_page(method):
+def pages_of(method: str) -> list[Path]:
+    """Pages with the settings of a method, or of a form of it."""
     wanted = {"settings": method}
-    found = [
+    return [
         path
         for path in sorted(METHODS.glob("*.md"))
         if wanted in [region.attributes for region in regions(path.read_text(encoding="utf-8"))]
     ]
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_every_method_has_one_page(method):
+    found = pages_of(method)
     assert len(found) == 1, (
         f"{method} needs one page: write docs/methods/{method.lower()}.md with <!-- generated:settings-{method} "
         f"settings={method} -->; docs/methods/index.md says what a page holds. Found: {[*map(name, found)]}"
@@ -144,6 +150,19 @@ def test_every_method_has_one_page(method):
         f"docs/methods/index.md has no link to {found[0].name}"
     )
     assert f"`{method}`" in (METHODS / "index.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_of_a_method_stands_on_its_page(form):
+    method, _, _ = form.partition(".")
+    assert pages_of(form) == pages_of(method), (
+        f"the page of {method} needs <!-- generated:settings-{form} settings={form} -->"
+    )
+    protocol = load_yaml(ROOT / "properties" / "model" / f"{form}.yaml")["protocol"]
+    shown = [shlex.split(line) for path in pages_of(method) for line in commands(path)]
+    assert [line for line in shown if {f"--model={method}", f"--protocol={protocol}"} <= {*line}], (
+        f"the page of {method} shows no command with --protocol={protocol}, which is {form}'s"
+    )
 
 
 @pytest.mark.parametrize("path", sorted(METHODS.glob("*.md")), ids=name)
@@ -160,6 +179,14 @@ def test_a_name_that_is_gone_is_found(hooks):
     assert file.read_text(encoding="utf-8").splitlines()[line - 1].startswith("    def predict(")
     with pytest.raises(hooks.PluginError, match=r"collm\.py has no CoLLM\.predicts"):
         hooks.line_of("CoLLM.predicts", file)
+
+
+def test_forms_have_settings_of_their_own():
+    column = {
+        form: next(line for line in settings_table(form).splitlines() if "`backbone.name`" in line)
+        for form in ("CTRL", "CTRL.ranking")
+    }
+    assert "`DIN`" in column["CTRL"] and "`SASRec`" in column["CTRL.ranking"]
 
 
 def test_settings_are_those_of_the_yaml():
@@ -194,6 +221,7 @@ def test_published_values_are_those_of_the_experiment():
     [
         (lambda: settings_table("CoLM"), "settings=CoLM: no method"),
         (lambda: settings_table("DeepFM"), "settings=DeepFM: no method"),
+        (lambda: settings_table("CTRL.rating"), "settings=CTRL.rating: no method"),
         (lambda: published_table("KD", ["llmcf/table30"]), "did you mean 'llmcf/table3'"),
         (lambda: published_table("KD", ["collm/table2"]), "collm/table2 has no published value"),
     ],
