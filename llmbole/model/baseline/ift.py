@@ -42,7 +42,7 @@ class Checks(llm_ranking.checks()):  # type: ignore[misc]
             settings: The run's settings.
 
         Raises:
-            SettingsError: Something is wrong, or prompts or data are augmented.
+            SettingsError: Something is wrong, or prompts are augmented.
         """
         super().check(settings)
         if settings["augment"]["prompt"]:
