@@ -107,7 +107,7 @@ class LLMCF(LLMRecommender):
     def encode_items(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
         """Vectors of the items' text, by the text encoder as it comes."""
         texts = stages.item_texts(data, split, run["item_text"])
-        vectors = written.encode_texts(run, texts)
+        vectors = generation.encode_texts(run, texts)
         training.save_tensors(run.folder / "text.safetensors", {"text": torch.from_numpy(vectors)})
         return {"did": f"{len(texts) - 1} texts, width {vectors.shape[1]}"}
 

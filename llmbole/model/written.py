@@ -1,4 +1,4 @@
-"""Leaves of the methods that read what a language model wrote: settings, prompts of rows, texts and their vectors."""
+"""Leaves of the methods that read what a language model wrote: settings, prompts of rows, and texts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 
 from llmbole.data.numbered import NumberedRows
-from llmbole.llm import encode
 from llmbole.model import stages
-from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.store import Artifact
 from llmbole.settings import close_name
 
@@ -175,9 +173,3 @@ def load_texts(artifact: Artifact) -> list[dict[str, Any]]:
     """What `save_texts` wrote to an artifact's `texts.jsonl`."""
     lines = (artifact.folder / TEXTS).read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
-
-
-def encode_texts(run: StageRun, texts: Sequence[str]) -> np.ndarray:
-    """Vectors of texts by the run's text encoder; the stage must declare `text_encoder`. Shape `[n, T]`, float32."""
-    with run.progress(len(texts), "text") as ticker:
-        return encode.encode_texts(stages.encoder_spec(run), texts, stages.device(run), progress=ticker)
