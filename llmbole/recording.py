@@ -205,13 +205,14 @@ def _validation(
 def _language_model(config: Mapping[str, Any], scores: Artifact) -> results.LanguageModel | None:
     if "llm" not in config:
         return None
+    parameters = scores.summary["llm_parameters"]
     served = config.get("generate", {}).get("served_model")
-    if served:
+    if served and parameters is None:  # else it answered beside the run's LLM, as a judge
         return results.LanguageModel(name=served, revision="served", parameters=None)
     return results.LanguageModel(
         name=config["llm"]["name"],
         revision=config["llm"]["revision"],
-        parameters=scores.summary["llm_parameters"],
+        parameters=parameters,
     )
 
 

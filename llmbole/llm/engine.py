@@ -48,8 +48,9 @@ class Access:
         concurrency: Requests at the same time.
         attempts: Requests for one prompt before the run stops.
         timeout: Seconds to wait for an answer.
-        budget_requests: Requests of one command, repeated ones included; 0 sets no limit.
-        budget_tokens: Tokens of one command, read and written; requests under way may pass it. 0 sets no limit.
+        budget_requests: Requests of one command and stage, repeated ones included; 0 sets no limit.
+        budget_tokens: Tokens of one command and stage, read and written; requests under way may pass it. 0 sets no
+            limit.
         first_pause: Seconds before the second attempt; each pause may be twice as long as the one before.
         longest_pause: Seconds that a pause has at most, unless the server asks for more.
     """

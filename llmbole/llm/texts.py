@@ -83,18 +83,23 @@ class Written:
     """Answers.
 
     Attributes:
-        texts: One for each prompt.
+        answers: One for each prompt.
         distinct: Number of different prompts.
         asked: How many of them this process had answered.
         empty: How many of them have an empty answer, refused ones included.
         refused: How many of them were refused.
     """
 
-    texts: list[str]
+    answers: list[Answer]
     distinct: int
     asked: int
     empty: int
     refused: int
+
+    @property
+    def texts(self) -> list[str]:
+        """Their texts."""
+        return [each.text for each in self.answers]
 
 
 def write(
@@ -132,7 +137,7 @@ def write(
     empty, refused = sum(not each.text for each in found), sum(each.refused for each in found)
     if empty:
         logger.warning("%d of %d answers are empty, %d of them refused", empty, len(distinct), refused)
-    return Written([store[key].text for key in keys], len(distinct), len(open_keys), empty, refused)
+    return Written([store[key] for key in keys], len(distinct), len(open_keys), empty, refused)
 
 
 def key_of(identity: Mapping[str, Any], prompt: str) -> str:

@@ -7,6 +7,7 @@ Luo et al., Integrating Large Language Models into Recommendation via Mutual Aug
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from llmbole.data import splits
 from llmbole.data.text import ItemText
 from llmbole.llm.attribute import Attribute, read_value
 from llmbole.llm.score import mentioned, plain_title
-from llmbole.model import asking, written
+from llmbole.model import generation, judge, written
 from llmbole.model.attributes import AttributeSettings, item_titles, tuned_identity
 from llmbole.model.instruction_tuning import open_tuned
-from llmbole.model.judge import CheckSettings, open_judge
+from llmbole.model.judge import CheckSettings
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import SET, stage
 from llmbole.pipeline.store import Artifact
@@ -30,7 +31,7 @@ _VERDICT_TOKENS = 8
 @stage(
     makes="judged_attributes",
     needs=("data", "split", "tuned"),
-    uses=("check", "judge", "attributes", "tune", "lora", "llm", "dataset", "seed"),
+    uses=(*judge.USES, "attributes", "tune", "lora", "llm", "dataset", "seed"),
     when=("check.attributes", SET),
 )
 def judge_attributes(run: StageRun, data: Artifact, split: Artifact, tuned: Artifact) -> Mapping[str, Any]:
@@ -47,20 +48,21 @@ def judge_attributes(run: StageRun, data: Artifact, split: Artifact, tuned: Arti
         drawn, asked = _drawn(generator, attribute, items, titles, settings, int(check.attributes or 0))
         entries += drawn
         prompts += asked
-    answers = asking.ask(
-        run, lm, tuned_identity(run, tuned), prompts, settings.max_new_tokens, settings.batch_size
-    )
+    answers = generation.write_texts_here(run, lm, tuned_identity(run, tuned), settings, prompts).texts
     by_name = {each.name: each for each in settings.of if each.item == run["dataset"]["words"]["item"]}
     for entry, text in zip(entries, answers, strict=True):
         attribute = by_name[entry["attribute"]]
         entry |= {"text": text, "value": read_value(text, attribute, entry["title"], settings.words)}
         entry["right"] = entry["value"] in readable(entry["known"], attribute, settings.words)
     said = [entry for entry in entries if entry["value"] is not None]
-    judge, identity = open_judge(run)
     questions = [_verdict_question(check.verdict, by_name[entry["attribute"]], entry) for entry in said]
-    verdicts = asking.ask(run, judge, identity, questions, _VERDICT_TOKENS, check.batch_size)
-    for entry, text in zip(said, verdicts, strict=True):
-        entry |= {"verdict_text": text, "verdict": read_verdict(text)}
+    verdicts = judge.ask_judge(run, replace(check, max_new_tokens=_VERDICT_TOKENS), questions).answers
+    for entry, answer in zip(said, verdicts, strict=True):
+        entry |= {
+            "verdict_text": answer.text,
+            "verdict": read_verdict(answer.text),
+            "refused": answer.refused,
+        }
     written.save_texts(run.folder / written.TEXTS, entries)
     shares = attribute_shares(entries)
     told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
@@ -121,12 +123,12 @@ def attribute_shares(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Shares by attribute, for a record.
 
     Args:
-        entries: `attribute`, `value`, `right`, and of those with a value `verdict`.
+        entries: `attribute`, `value`, `right`, and of those with a value `verdict` and `refused`.
 
     Returns:
         Of all items: `accuracy_`, a known value was said; `judged_`, the judge says so; `invalid_`, no valid value. Of
-        the values: `verdicts_lacking_`, the judge said neither yes nor no; `verdicts_right_`, it said what comparing
-        the values says, of those it judged.
+        the values: `verdicts_lacking_`, the judge said neither yes nor no; `verdicts_refused_`, it would not answer,
+        which lacks a verdict too; `verdicts_right_`, it said what comparing the values says, of those it judged.
     """
     shares: dict[str, float] = {}
     for name in dict.fromkeys(entry["attribute"] for entry in entries):
@@ -139,6 +141,7 @@ def attribute_shares(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         shares[f"invalid_{column}"] = 1 - len(said) / len(mine)
         if said:
             shares[f"verdicts_lacking_{column}"] = 1 - len(judged) / len(said)
+            shares[f"verdicts_refused_{column}"] = sum(entry["refused"] for entry in said) / len(said)
         if judged:
             right = sum(entry["verdict"] == entry["right"] for entry in judged)
             shares[f"verdicts_right_{column}"] = right / len(judged)

@@ -14,7 +14,7 @@ from typing import Any
 
 from llmbole.data import splits
 from llmbole.llm.attribute import Attribute, Pair, check_texts, question, read_value
-from llmbole.model import asking, stages, written
+from llmbole.model import generation, stages, written
 from llmbole.model.instruction_tuning import open_tuned
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
@@ -25,7 +25,7 @@ COLUMNS = "columns.json"
 
 
 @dataclass(frozen=True)
-class AttributeSettings(asking.AskSettings):
+class AttributeSettings(written.WritingSettings):
     """Data augmentation (DA) of ratings.
 
     Attributes:
@@ -118,8 +118,7 @@ def fill_attributes(run: StageRun, data: Artifact, split: Artifact, tuned: Artif
         examples = list(attribute.examples.items())[: settings.examples]
         prompts += settings.prompts(attribute, examples, titles)
     lm = open_tuned(run, tuned)
-    length, batch = settings.max_new_tokens, settings.batch_size
-    answers = asking.ask(run, lm, tuned_identity(run, tuned), prompts, length, batch)
+    answers = generation.write_texts_here(run, lm, tuned_identity(run, tuned), settings, prompts).texts
     rows = [(attribute, *item) for attribute in asked for item in zip(tokens, titles, strict=True)]
     entries = [
         {

@@ -1,4 +1,4 @@
-"""Who writes the texts that a method reads: the run's LLM here, by vLLM or by many workers, or a server's model."""
+"""Texts in, texts out: who answers a method's prompts, an LLM here, by vLLM or by many workers, or a server's model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from llmbole.llm import backbone, encode
+from llmbole.llm.backbone import LanguageModel
 from llmbole.llm.engine import Access, Engine, EngineError
 from llmbole.llm.identity import LLMSpec
 from llmbole.llm.local import LocalEngine
@@ -30,8 +31,8 @@ class GenerateSettings:
     """Who writes texts, and how. Only `served_model` says which texts come out; nothing else is in an artifact's key.
 
     Attributes:
-        engine: `local`, the run's LLM in this process; `ray`, in many workers; `vllm`, by vLLM; `openai`, a model of a
-            server that speaks OpenAI's protocol.
+        engine: `local`, the method's LLM in this process; `ray`, in many workers; `vllm`, by vLLM; `openai`, a model
+            of a server that speaks OpenAI's protocol.
         served_model: Of `openai`: the model's name at the server, which stands for all that the texts depend on.
         base_url: Of `openai`; this and the next ones: `llmbole.llm.engine.Access`.
         concurrency: As there.
@@ -155,7 +156,7 @@ def write_texts(
 
     Args:
         run: The stage, which declares `generate.served_model`; its workspace keeps answers while it is under way.
-        model: The run's LLM, which is not loaded if a server answers.
+        model: The LLM, which is not loaded if a server answers.
         settings: How texts are decoded.
         prompts: What is asked.
 
@@ -164,13 +165,40 @@ def write_texts(
     """
     generate = settings_of(run)
     engine, parameters = _engine(run, model, settings, generate)
+    return _write(run, engine, settings, prompts), parameters
+
+
+def write_texts_here(
+    run: StageRun,
+    lm: LanguageModel,
+    identity: Mapping[str, Any],
+    settings: written.WritingSettings,
+    prompts: list[str],
+) -> Written:
+    """Have prompts answered as `write_texts` does, by an LLM that is loaded already, such as one with updates.
+
+    Args:
+        run: The stage, whose workspace keeps answers while it is under way.
+        lm: The LLM.
+        identity: What it is, for the keys of answers.
+        settings: How texts are decoded.
+        prompts: What is asked.
+
+    Returns:
+        The answers.
+    """
+    engine = LocalEngine(lm, identity, settings.max_new_tokens, settings.repetition_penalty)
+    return _write(run, engine, settings, prompts)
+
+
+def _write(run: StageRun, engine: Engine, settings: written.WritingSettings, prompts: list[str]) -> Written:
+    """Answers of an engine, kept in the stage's workspace; its tokens are counted."""
     store = TextStore(run.workspace / written.TEXTS)
     with run.progress(len(set(prompts)), "text") as ticker:
         try:
-            found = write(engine, prompts, store, settings.batch_size, ticker)
+            return write(engine, prompts, store, settings.batch_size, ticker)
         finally:
             run.count(llm_tokens=engine.tokens)
-    return found, parameters
 
 
 def _engine(

@@ -1,4 +1,4 @@
-"""The run's judge, another LLM beside the tuned one: what it is asked for, and how it is opened."""
+"""The run's judge, another LLM beside the tuned one, or a server's model: what it is asked for, and how."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmbole.llm import backbone
-from llmbole.llm.backbone import LanguageModel
-from llmbole.llm.identity import LLMSpec
-from llmbole.model import asking, stages
+from llmbole.llm.texts import Written
+from llmbole.model import generation, stages
+from llmbole.model.written import WritingSettings
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.store import Artifact
+
+USES = ("check", "judge", generation.SERVED_MODEL)
+"""Settings of stages that ask the judge."""
 
 _SLOTS = {"item", "attribute", "title", "value", "known"}
 
 
 @dataclass(frozen=True)
-class CheckSettings(asking.AskSettings):
+class CheckSettings(WritingSettings):
     """What the other LLM, the run's `judge`, is asked.
 
     Attributes:
@@ -53,7 +55,13 @@ def problems(settings: Mapping[str, Any]) -> list[str]:
     own, protocol, rank = settings["check"], settings["protocol"], settings["rank"]
     word = settings["dataset"]["words"]["item"]
     known = [each for each in settings["attributes"]["of"] if each["item"] == word and each.get("source")]
-    found = []
+    asks = own["attributes"] is not None or own["rankings"] is not None
+    found = generation.problems(settings, "check") if asks else []
+    if settings["generate"]["served_model"] and not asks:
+        found.append(
+            f"{generation.SERVED_MODEL} = {settings['generate']['served_model']}: the server's model is the judge, and "
+            "nothing is asked of it; set check.attributes or check.rankings, or leave it out"
+        )
     if own["attributes"] is not None and not known:
         found.append(
             f"check.attributes = {own['attributes']}: attributes.of has none of a {word} with a source, so that "
@@ -69,11 +77,25 @@ def problems(settings: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def open_judge(run: StageRun) -> tuple[LanguageModel, dict[str, Any]]:
-    """The run's judge, as it comes, and what it is; the stage must declare `judge`."""
-    located = run.resources.get("judge_folder") or run["judge"]["name"]
-    lm = backbone.load(LLMSpec(**{**run["judge"], "name": located}), stages.device(run)).freeze()
-    return lm, {"name": run["judge"]["name"], "revision": run["judge"]["revision"]}
+def name_of(run: StageRun) -> str:
+    """The judge's name; the stage must declare `USES`."""
+    return str(run[generation.SERVED_MODEL] or run["judge"]["name"])
+
+
+def ask_judge(run: StageRun, settings: WritingSettings, questions: list[str]) -> Written:
+    """Have questions answered by the run's judge, an LLM as it comes or the server's model of `generate`.
+
+    Args:
+        run: The stage, which declares `USES`; its workspace keeps answers while it is under way.
+        settings: How answers are decoded.
+        questions: What is asked.
+
+    Returns:
+        The answers.
+    """
+    model = generation.Model(stages.llm_spec(run, "judge"), {"judge": run["judge"]})
+    found, _ = generation.write_texts(run, model, settings, questions)
+    return found
 
 
 def told(scored: dict[str, Any], judged_attributes: Artifact | None) -> dict[str, Any]:

@@ -6,17 +6,18 @@ Luo et al., Integrating Large Language Models into Recommendation via Mutual Aug
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from llmbole.data.split import Phase, Split
+from llmbole.llm.engine import Answer
 from llmbole.llm.ranked_list import FAULTS, parse_ranking
-from llmbole.model import asking, written
+from llmbole.model import judge, written
 from llmbole.model.instruction_tuning import USES, open_prompts
-from llmbole.model.judge import CheckSettings, open_judge
+from llmbole.model.judge import CheckSettings
 from llmbole.model.llm_ranking import shown_of
 from llmbole.model.ranking_prompts import AugmentSettings
 from llmbole.model.reranking import Lists
@@ -31,7 +32,7 @@ FILE = "judged_lists.npz"
 @stage(
     makes="judged_lists",
     needs=("data", "split", "lists", "tuned"),
-    uses=("check", "judge", "rank.length", "rank.named", "rank.order", *USES),
+    uses=(*judge.USES, "rank.length", "rank.named", "rank.order", *USES),
     when=("check.rankings", SET),
     phased=True,
 )
@@ -54,25 +55,51 @@ def judge_lists(
     shown = shown_of(prompts, phase, found, augment).taken(rows)
     encoded = prompts.listwise(shown, offered, named, check.max_new_tokens)
     questions = [prompts.lm.tokens.decode(prompt.ids) for prompt in encoded]
-    titles = prompts.titles.plain
-    judge, identity = open_judge(run)
-    answers = asking.ask(run, judge, identity, questions, check.max_new_tokens, check.batch_size)
-    faults = dict.fromkeys(FAULTS, 0)
-    positions = np.zeros(len(rows), dtype=np.int64)
-    for row, (text, items) in enumerate(zip(answers, offered.tolist(), strict=True)):
-        parsed = parse_ranking(text, [titles[item] for item in items], named)
-        positions[row] = parsed.positions(length)[items.index(phase.targets[rows[row]])]
-        for fault in parsed.faults:
-            faults[fault] += 1
+    answers = judge.ask_judge(run, check, questions).answers
     written.save_texts(
         run.folder / written.TEXTS,
-        ({"prompt": prompt, "text": text} for prompt, text in zip(questions, answers, strict=True)),
+        (
+            {"prompt": prompt, "text": answer.text, "refused": answer.refused}
+            for prompt, answer in zip(questions, answers, strict=True)
+        ),
     )
-    np.savez_compressed(run.folder / FILE, rows=rows, positions=positions)
+    positions, shares = read_answers(answers, offered, phase.targets[rows], prompts.titles.plain, named)
+    ranked = positions > 0
+    np.savez_compressed(run.folder / FILE, rows=rows[ranked], positions=positions[ranked])
     return {
-        "faults": {fault: count / len(rows) for fault, count in faults.items()},
-        "did": f"lists of {len(rows)} {run.phase} users, ranked by {run['judge']['name']}",
+        "shares": shares,
+        "did": f"lists of {ranked.sum()} {run.phase} users, ranked by {judge.name_of(run)}; {shares['refused']:.1%} "
+        "were refused",
     }
+
+
+def read_answers(
+    answers: Sequence[Answer], offered: np.ndarray, targets: np.ndarray, titles: Sequence[str], named: int
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Where the judge's answers put the targets.
+
+    Args:
+        answers: Of `n` lists.
+        offered: Their items in the order of the prompt. Shape `[n, k]`.
+        targets: One item of each. Shape `[n]`.
+        titles: Of items.
+        named: How many items were asked for.
+
+    Returns:
+        Positions from 1, and 0 where the judge refused and so gave no order, shape `[n]`. Shares of the lists: with
+        each of `FAULTS`; `empty`, an answer without text, which names no item; `refused`, which has neither.
+    """
+    counts = dict.fromkeys((*FAULTS, "empty", "refused"), 0)
+    positions = np.zeros(len(answers), dtype=np.int64)
+    for row, (answer, items) in enumerate(zip(answers, offered.tolist(), strict=True)):
+        if answer.refused:
+            counts["refused"] += 1
+            continue
+        parsed = parse_ranking(answer.text, [titles[item] for item in items], named)
+        positions[row] = parsed.positions(len(items))[items.index(targets[row])]
+        for fault in (*parsed.faults, *([] if answer.text else ["empty"])):
+            counts[fault] += 1
+    return positions, {name: count / len(answers) for name, count in counts.items()}
 
 
 def drawn_users(
@@ -110,12 +137,12 @@ def against_judge(judged: Artifact, phase: Phase, ranked: np.ndarray) -> dict[st
         ranked: Lists in the order to compare, best first. Shape `[U, n]`.
 
     Returns:
-        What `compared` gives, and the shares of the judge's answers with a fault; all names begin with `judge_`.
+        What `compared` gives, and the shares that `read_answers` gives; all names begin with `judge_`.
     """
     with np.load(judged.folder / FILE, allow_pickle=False) as stored:
         rows, theirs = stored["rows"], stored["positions"]
     mine = (ranked[rows] == phase.targets[rows][:, None]).argmax(axis=1) + 1
-    found = {**compared(mine, theirs), **judged.summary["faults"]}
+    found = {**compared(mine, theirs), **judged.summary["shares"]}
     return {f"judge_{name}": value for name, value in found.items()}
 
 

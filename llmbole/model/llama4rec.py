@@ -16,6 +16,7 @@ from llmbole.model import (
     attribute_check,
     attributes,
     data_augmentation,
+    generation,
     instruction_tuning,
     instructions,
     judge,
@@ -36,8 +37,10 @@ from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
 from llmbole.settings import SettingsError, build
 
+_PARTS = {"aggregate": AggregateSettings, "check": CheckSettings, "generate": generation.GenerateSettings}
 
-class Checks(llm_ranking.checks(aggregate=AggregateSettings, check=CheckSettings)):  # type: ignore[misc]
+
+class Checks(llm_ranking.checks(**_PARTS)):  # type: ignore[misc]
     """The settings of its stages, and what a judge can be asked."""
 
     @classmethod
@@ -57,6 +60,7 @@ class Llama4Rec(LLMRecommender):
     """
 
     protocols = ("loo_full", "loo_rating")
+    run_only = generation.RUN_ONLY
     settings_class = Checks
     goals = ("backbone_scores", "scores")
 
@@ -154,7 +158,8 @@ refuses(
 # - Attributes are those of items that the paper's Table 3 names; the examples in the questions are this project's own.
 #   A book's genre and page length come from its title alone, and an answer counts by rules (`llm/attribute.py`).
 # - The LLM's pair joins the batches as a triple; the graph of LightGCN, SGL and MixGCF is that of the interactions.
-# - Against another LLM the place of the target decides who wins, over users whose list holds it; the paper has no rule.
+# - Against another LLM the place of the target decides who wins, over users whose list holds it and is not refused; the
+#   paper has no rule.
 # - The judge of attributes sees what is known. Only attributes that the data have can be checked: genres of movies and
 #   authors of books, not directors, stars, books' genres and page lengths.
 # - Similar users are found among all by one exact product per block: who may be shown depends on the row's time, which

@@ -303,11 +303,11 @@ def backbone_session(
     return open_session(run, data, split, name, own, item_columns=item_columns)
 
 
-def llm_spec(run: StageRun) -> Any:  # noqa: ANN401 - an LLMSpec
-    """The run's LLM, pinned."""
+def llm_spec(run: StageRun, part: str = "llm") -> Any:  # noqa: ANN401 - an LLMSpec
+    """The run's LLM, or the one of another part of its settings, pinned."""
     from llmbole.llm.identity import LLMSpec
 
-    return LLMSpec(**_located(run, "llm"))
+    return LLMSpec(**_located(run, part))
 
 
 def encoder_spec(run: StageRun) -> Any:  # noqa: ANN401 - an EncoderSpec

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ from llmbole.api import plan
 from llmbole.data import splits
 from llmbole.data.sequences import Sequences
 from llmbole.llm import backbone as language_models
+from llmbole.llm import served
+from llmbole.llm.engine import EngineError
 from llmbole.llm.identity import LLMSpec
-from llmbole.model import llm_ranking, training, written
+from llmbole.model import llm_ranking, stages, training, written
 from llmbole.pipeline.run import execute
 from llmbole.pipeline.run import plan as plan_stages
 from llmbole.pipeline.store import Store
@@ -279,6 +283,117 @@ def test_another_llm_judges_attributes_and_ranks_the_same_lists(ask):
     assert made["judged_lists"].manifest["cost"]["llm_tokens"] > 0
 
 
+SERVED = {
+    "check.attributes": 8,
+    "check.rankings": 40,
+    "rank.length": 40,  # so that many lists hold their target
+    "rank.chunk": 40,
+    "attributes.max_new_tokens": 4,
+    "generate.engine": "openai",
+    "generate.served_model": "big",
+}
+
+
+def listed(prompt):
+    """Titles that a prompt of the judge offers, in its order."""
+    return re.findall(r'"([^"]*)"', prompt.partition("Candidate Items: ")[2].partition(". Similar User")[0])
+
+
+def served_judge(chat, said):
+    """A server that ranks lists from their end and finds values right, but refuses some, and says nothing of others."""
+    lists, values = itertools.count(), itertools.count()
+
+    def behave(prompt, earlier):
+        ranks = "Candidate Items" in prompt
+        kind = next(lists) % 3 if ranks else next(values) % 3 % 2
+        ranking = "; ".join(f'"{title}"' for title in listed(prompt)[:-3:-1])
+        said[prompt] = [ranking if ranks else "Yes.", None, ""][kind]
+        return chat.completion(said[prompt], refusal="no" if kind == 1 else None)
+
+    return behave
+
+
+def test_a_server_judges_and_ranks_and_its_refusals_are_counted(ask, chat):
+    said = {}
+    with chat.server(served_judge(chat, said)) as asked:
+        result = ask(settings={**SERVED, "generate.base_url": asked.url}, backbone="LightGCN")
+    record, made = result.record, result.artifacts
+    entries = [each for each in written.load_texts(made["judged_attributes"]) if each["value"] is not None]
+    answers = written.load_texts(made["judged_lists"])
+    assert len(asked.answered) == len(set(asked.prompts)) == len(answers) + len(entries)
+    assert all((each["text"] or None) == (said[each["prompt"]] or None) for each in answers)
+    for name, text in (("refused", None), ("empty", "")):
+        share = np.mean([said[each["prompt"]] == text for each in answers])
+        assert record.extra[f"judge_{name}"] == pytest.approx(share) and share > 0
+    shares = {
+        "judged": np.mean([not each["refused"] for each in entries]) * len(entries) / 8,
+        "verdicts_refused": np.mean([each["refused"] for each in entries]),
+    }
+    for name, share in shares.items():
+        assert record.extra[f"attribute_{name}_genre"] == pytest.approx(share) and share > 0
+    assert record.llm.name == "tiny" and record.llm.parameters == 1_581_696  # whose scores they are
+    assert record.config["generate"] == {"served_model": "big"} and "127.0.0.1" not in result.path.read_text()
+    assert record.cost["judged_lists"].llm_tokens == 10 * len(answers)
+    assert all(body["model"] == "big" and body["temperature"] == 0 for body in asked.bodies)
+    again = ask(settings={**SERVED, "generate.base_url": "http://127.0.0.1:9/v1"}, backbone="LightGCN")
+    assert again.record.artifacts == record.artifacts
+
+
+def test_wins_ties_and_losses_against_a_server_are_those_of_the_targets_places(ask, chat):
+    with chat.server(served_judge(chat, {})) as asked:
+        settings = {**SERVED, **BACKBONE_ONLY, "generate.base_url": asked.url}
+        result = ask(settings=settings, backbone="LightGCN")
+    made = result.artifacts
+    phase = splits.load(made["split"].folder).phase("test")
+    titles = stages.item_texts(made["data"], made["split"], "{title}")
+    lists = np.load(made["lists"].folder / "lists.npz")["test_items"]
+    stored = np.load(made["judged_lists"].folder / "judged_lists.npz")
+    able = np.flatnonzero((lists == phase.targets[:, None]).any(axis=1))
+    found = {"win": 0, "tie": 0, "loss": 0}
+    for row, answer in zip(able, written.load_texts(made["judged_lists"]), strict=True):
+        if answer["refused"]:
+            assert row not in stored["rows"]
+            continue
+        mine = lists[row].tolist().index(phase.targets[row]) + 1
+        theirs = listed(answer["prompt"])[::-1].index(titles[phase.targets[row]]) + 1
+        theirs = theirs if answer["text"] and theirs <= 2 else 41
+        found["win" if mine < theirs else "loss" if mine > theirs else "tie"] += 1
+    assert {name: result.record.extra[f"judge_{name}"] for name in found} == found
+    assert 0 < sum(found.values()) == len(stored["rows"]) < len(able)
+
+
+def test_a_killed_judge_goes_on_and_its_server_is_asked_nothing_twice(ask, chat, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    whole = served.ServedEngine.answers
+
+    def dying(engine, prompts, batch_size):
+        source = whole(engine, prompts, batch_size)
+        yield next(source)
+        yield next(source)
+        raise Killed
+
+    settings = {**SERVED, "check.max_new_tokens": 99, "generate.concurrency": 1}
+    with chat.server(served_judge(chat, {})) as asked:
+        settings["generate.base_url"] = asked.url
+        monkeypatch.setattr(served.ServedEngine, "answers", dying)
+        with pytest.raises(Killed):  # among verdicts
+            ask(settings=settings, backbone="LightGCN")
+        monkeypatch.setattr(served.ServedEngine, "answers", whole)
+        settings["generate.budget_requests"] = 2
+        with pytest.raises(EngineError, match=r"budget_requests = 2.*run the same command again"):
+            ask(settings=settings, backbone="LightGCN")
+        settings["generate.budget_requests"] = 0
+        made = ask(settings=settings, backbone="LightGCN").artifacts
+    entries = [each for each in written.load_texts(made["judged_attributes"]) if each["value"] is not None]
+    assert (
+        len(asked.prompts)
+        == len(set(asked.prompts))
+        == len(entries) + len(written.load_texts(made["judged_lists"]))
+    )
+
+
 @pytest.mark.parametrize("backbone", ["LightGCN", "SASRec"])
 def test_a_backbone_learns_what_the_llm_prefers(made, backbone):
     plain, more = made("lists", backbone=backbone), made("lists", backbone=backbone, **{"data.augment": True})
@@ -338,6 +453,22 @@ def test_a_similar_users_future_stops_the_run(ask, monkeypatch):
             "lacks one of a movie, as ml-slice calls its items.* those of a nothing",
         ),
         ("Llama4Rec", {"check.rankings": 0}, "rankings = 0: must be at least 1, or null"),
+        ("Llama4Rec", {"check.rankings": 5, "generate.engine": "openai"}, "needs served_model"),
+        (
+            "Llama4Rec",
+            {"generate.engine": "openai", "generate.served_model": "m"},
+            "m: the server's model is the judge, and nothing is asked of it",
+        ),
+        (
+            "Llama4Rec",
+            {"check.rankings": 5, "check.repetition_penalty": 1.2, "generate.engine": "vllm"},
+            r"check.repetition_penalty = 1.2.*set it to 1",
+        ),
+        (
+            "Llama4Rec",
+            {"attributes.repetition_penalty": 0.5},
+            "repetition_penalty = 0.5: must be a number of",
+        ),
         ("Llama4Rec", {"check.verdict": "Right?"}, "must hold {attribute}, {title}, {value} and {known}"),
         ("Llama4Rec", {"check.rankings": 5, "rank.length": 20}, "set rank.chunk to rank.length = 20 or more"),
         (

@@ -7,8 +7,9 @@ import pytest
 
 from llmbole.data.text import ItemText
 from llmbole.llm.attribute import Attribute
+from llmbole.llm.engine import Answer
 from llmbole.model.attribute_check import attribute_shares, read_verdict, readable, values_of
-from llmbole.model.list_duel import compared, drawn_users
+from llmbole.model.list_duel import compared, drawn_users, read_answers
 from llmbole.settings import SettingsError
 
 GENRE = Attribute("movie", "genre", "name", source="categories")
@@ -34,6 +35,24 @@ def test_only_users_whose_list_holds_the_target_are_drawn():
         drawn_users(np.random.default_rng(0), items, np.full(10, 99), 2)
 
 
+def test_a_refusal_is_no_order_and_an_empty_answer_names_nothing():
+    titles = ["", "Heat", "Dune", "Big", "Tombstone"]
+    answers = [
+        Answer("Dune; Big"),
+        Answer('"Jaws"; "Heat"; "Heat"'),
+        Answer(""),
+        Answer("", refused=True),
+        Answer("Tombstone; Big"),
+    ]
+    offered = np.array([[1, 2, 3], [1, 2, 3], [3, 2, 1], [3, 2, 1], [4, 3, 2]])
+    positions, shares = read_answers(answers, offered, np.array([3, 1, 3, 3, 2]), titles, named=2)
+    assert positions.tolist() == [2, 1, 4, 0, 4]  # left out is behind the last
+    assert shares == pytest.approx(
+        {"foreign": 1 / 5, "repeated": 1 / 5, "missing": 2 / 5, "renumbered": 0, "rambling": 0}
+        | {"empty": 1 / 5, "refused": 1 / 5}
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "verdict"),
     [("Yes.", True), ("no, it does not", False), ("yes or no", None), ("", None), ("Nothing", None)],
@@ -57,14 +76,15 @@ def test_known_values_are_read_as_answers_are():
 
 
 def test_shares_are_of_all_items_or_of_what_was_said():
-    def entry(value, right, verdict):
-        return {"attribute": "page length", "value": value, "right": right, "verdict": verdict}
+    def entry(value, right, verdict, refused=False):
+        found = {"value": value, "right": right, "verdict": verdict, "refused": refused}
+        return {"attribute": "page length", **found}
 
     entries = [
         entry("a", True, True),
         entry("b", False, True),
         entry("c", False, False),
-        entry("d", True, None),
+        entry("d", True, None, refused=True),
         {"attribute": "page length", "value": None, "right": False},
     ]
     assert attribute_shares(entries) == pytest.approx(
@@ -73,6 +93,7 @@ def test_shares_are_of_all_items_or_of_what_was_said():
             "judged_page_length": 2 / 5,
             "invalid_page_length": 1 / 5,
             "verdicts_lacking_page_length": 1 / 4,
+            "verdicts_refused_page_length": 1 / 4,
             "verdicts_right_page_length": 2 / 3,
         }
     )
