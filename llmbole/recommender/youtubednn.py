@@ -15,7 +15,6 @@ from llmbole.trainer.sampled_softmax import sampled_cross_entropy  # noqa: E402 
 from recbole.data.interaction import Interaction  # noqa: E402 - the patches come first
 from recbole.model.abstract_recommender import SequentialRecommender  # noqa: E402
 from recbole.model.layers import MLPLayers  # noqa: E402
-from recbole.utils import InputType  # noqa: E402
 
 if TYPE_CHECKING:
     from llmbole.config import Config
@@ -35,8 +34,6 @@ class YoutubeDNN(SequentialRecommender):
             `sampled_negatives` (0: the sum is over all items).
         dataset: A RecBole dataset.
     """
-
-    input_type = InputType.POINTWISE
 
     def __init__(self, config: Config, dataset: Any) -> None:  # noqa: ANN401 - a RecBole dataset
         super().__init__(config, dataset)

@@ -97,6 +97,14 @@ def test_youtube_averages_the_history_and_leaves_padding_out(built):
         assert torch.isfinite(model(tensor([[0, 0]]), tensor([0]))).all()
 
 
+def test_youtube_learns_next_items_alone(built):
+    """Rows of drawn negatives, which models of labels get, would be targets like others."""
+    train = built("YoutubeDNN", **NAMES["YoutubeDNN"]).train
+    batches = list(train)
+    assert sum(len(batch) for batch in batches) == len(train._dataset)
+    assert not any("label" in batch for batch in batches)
+
+
 def test_sampled_softmax_by_hand(built):
     model = built("YoutubeDNN", **{**NAMES["YoutubeDNN"], "sampled_negatives": 3}).model.eval()
     rows = {"item_id_list": tensor([[3, 5], [4, 0]]), "item_length": tensor([2, 1])}
