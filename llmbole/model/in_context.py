@@ -204,7 +204,7 @@ class InContext(nn.Module):
         )
 
     def forward(
-        self, users: Tensor, items: Tensor, histories: Tensor, shown: Tensor
+        self, users: Tensor, items: Tensor, histories: Tensor, shown: Tensor, *, restore: bool = True
     ) -> tuple[Tensor, Tensor]:
         """The collaborative feature of rows, and the reconstruction loss of their examples.
 
@@ -213,9 +213,10 @@ class InContext(nn.Module):
             items: Shape `[B]`.
             histories: Shape `[B, L]`.
             shown: Numbers of the examples of each row, -1 for none. Shape `[B, K]`.
+            restore: Whether L_r is wanted, which only training needs.
 
         Returns:
-            w, `[B, width]`, and L_r, a scalar.
+            w, `[B, width]`, and L_r, a scalar; without `restore` 0.
         """
         shown = shown.gather(1, (shown >= 0).long().argsort(dim=1, stable=True))  # missing ones stand first
         query = self.rows(users, items, histories)  # [B, D]
@@ -227,6 +228,8 @@ class InContext(nn.Module):
             weights = there / there.sum(1, keepdim=True)  # [B, T]
             return (tokens * weights[:, :, None]).sum(1), tokens.new_zeros(())
         hidden = self._decode(tokens, there)  # [B, T, D]
+        if not restore:
+            return hidden[:, -1], hidden.new_zeros(())
         return hidden[:, -1], self._reconstruction(hidden[:, : -1 : len(parts)], shown)
 
     def _example_tokens(self, shown: Tensor) -> list[Tensor]:

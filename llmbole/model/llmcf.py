@@ -268,19 +268,19 @@ class LLMCF(LLMRecommender):
         Returns:
             A scalar.
         """
-        reconstruction = self._add_feature(interaction)
+        reconstruction = self._add_feature(interaction, restore=True)
         loss: Tensor = self.conventional.calculate_loss(interaction)
         return loss + self.in_context.settings.reconstruction * reconstruction
 
     def predict(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
         """Probabilities of rows, or of a ranking scores. Shape `[B]`."""
-        self._add_feature(interaction)
+        self._add_feature(interaction, restore=False)
         scores: Tensor = self.conventional.predict(interaction)
         return scores
 
     def full_sort_predict(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
         """Scores of all items for the users of rows. Shape `[B, n_items]`."""
-        self._add_feature(interaction)
+        self._add_feature(interaction, restore=False)
         scores: Tensor = self.conventional.full_sort_predict(interaction)
         return scores
 
@@ -295,9 +295,10 @@ class LLMCF(LLMRecommender):
         )
         return [column.to(self.device) for column in columns]
 
-    def _add_feature(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
+    def _add_feature(self, interaction: Any, *, restore: bool) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
         """Give a batch its collaborative features w; the reconstruction loss, a scalar."""
-        feature, reconstruction = self.in_context(*self.look_up(interaction[ROW].cpu().numpy()))
+        read = self.look_up(interaction[ROW].cpu().numpy())
+        feature, reconstruction = self.in_context(*read, restore=restore)
         interaction[extra_feature.EXTRA] = feature[:, None]  # [B, 1, width]
         found: Tensor = reconstruction
         return found

@@ -203,9 +203,9 @@ def test_a_ranking_gives_each_prefix_a_feature_that_does_not_know_the_item(
     seen = []
     honest = InContext.forward
 
-    def watched(model, users, items, histories, places):
+    def watched(model, users, items, *others, **more):
         seen.append(items)
-        return honest(model, users, items, histories, places)
+        return honest(model, users, items, *others, **more)
 
     monkeypatch.setattr(InContext, "forward", watched)
     own = {"backbone.hidden_size": 8, "backbone.inner_size": 8} if backbone == "SASRec" else WIDTHS

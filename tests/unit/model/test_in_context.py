@@ -131,6 +131,15 @@ def test_gradients_reach_all_that_is_trained_and_a_weight_of_zero_has_nothing_to
     assert not any(name.startswith("head") for name in none.state_dict())
 
 
+def test_scoring_restores_nothing_and_has_the_same_feature(monkeypatch):
+    model, own = made(), rows()
+    feature, _ = model(*own, SHOWN)
+    monkeypatch.setattr(model.head, "forward", None)  # a call would fail
+    alone, loss = model(*own, SHOWN, restore=False)
+    torch.testing.assert_close(alone, feature)
+    assert loss.item() == 0
+
+
 def test_mean_pooling_is_the_mean_of_the_tokens_that_are_there():
     model, own = made(pooling="mean"), rows()
     feature, loss = model(*own, SHOWN)
