@@ -15,7 +15,7 @@ from llmbole.config import Config
 from llmbole.data import leak, splits
 from llmbole.data.arrays import open_parts, refuse_sealed
 from llmbole.data.dataset import make_dataset
-from llmbole.data.loader import FrozenCandidateLoader, evaluation_loader, train_loader
+from llmbole.data.loader import FrozenCandidateLoader, evaluation_loader, rows_of, train_loader
 from llmbole.data.numbered import NumberedRows, loaders, number_parts
 from llmbole.data.pairs import PARTS, PairSplit
 from llmbole.data.protocol import Protocol, protocol
@@ -79,6 +79,24 @@ class Session:
         """The data set of `valid` or `test`; a sealed test is a DataError."""
         refuse_sealed(phase)
         return self.parts[1 if phase == "valid" else 2]
+
+    def held_out(self, phase: str) -> Interaction:
+        """A row for each user of a phase, in its order, with history and target.
+
+        Args:
+            phase: `valid` or `test`.
+
+        Returns:
+            The rows. Shape `[U]`.
+
+        Raises:
+            ValueError: A history shows the target or anything later.
+        """
+        part, held = self.part(phase), self.ranking_split.phase(phase)
+        rows: Interaction = part[rows_of(part, held)]
+        shown = rows[self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"]]
+        no_leaks(leak.check_histories(held, shown.numpy()))
+        return rows
 
     def offering(self, items: np.ndarray, phase: str) -> Any:  # noqa: ANN401 - this project's loader
         """The users of a phase with lists of items to rank, whether or not their targets are among them.
