@@ -32,6 +32,16 @@ GROUPS = {
 
 OF_LLM = ("MMLU",)
 """Metrics of the LLM itself, which a record has where its method measures them."""
+OF_EXTRA = (
+    "GenrePrecision@1",
+    "GenrePrecision@3",
+    "GenreChance@1",
+    "GenreChance@3",
+    "GenrePopular@1",
+    "GenrePopular@3",
+    "GenreValid",
+)
+"""What stages measure beside the metrics, which a record's `extra` has where its run asks for it."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +227,7 @@ def _unknown(found: Experiment) -> Iterator[str]:
 
 def _not_reported(metrics: Sequence[str], rule: Protocol) -> Iterator[str]:
     """Metrics that no record of a protocol has."""
-    known = [*(rule.report or rule.reported_names), *rule.over_backbone, *OF_LLM]
+    known = [*(rule.report or rule.reported_names), *rule.over_backbone, *OF_LLM, *OF_EXTRA]
     groups = [group for name in rule.groups for group in GROUPS.get(name, ())]
     for metric in metrics:
         name, _, group = metric.partition(" ")

@@ -145,7 +145,7 @@ def _fields(
         backbone_stage="backbone" if beside else None,
         validation_metrics=_validation(config, artifacts, scores),
         group_metrics=dict(scores.summary.get("groups", {})),
-        extra=dict(scores.summary.get("extra", {})),
+        extra=_extra(artifacts, scores),
         selection=selection,
         cost={name: _cost(artifact, name in made) for name, artifact in artifacts.items()},
         artifacts={name: artifact.key for name, artifact in artifacts.items()},
@@ -155,6 +155,14 @@ def _fields(
         commit=commit,
         created=provenance.utc_now(),
     )
+
+
+def _extra(artifacts: Mapping[str, Artifact], scores: Artifact) -> dict[str, Any]:
+    """Numbers beside the metrics: the scores' own, and what other stages say that they measured."""
+    found = dict(scores.summary.get("extra", {}))
+    for artifact in artifacts.values():
+        found |= artifact.summary.get("measured", {})
+    return found
 
 
 def test_metrics(resolved: Resolved, artifacts: Mapping[str, Artifact]) -> dict[str, float]:

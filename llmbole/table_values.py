@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmbole.experiment import Experiment, TableRow
+from llmbole.experiment import OF_EXTRA, Experiment, TableRow
 from llmbole.record import Record, RecordError
 from llmbole.results import load, read_per_user
 from llmbole.significance import LEVEL, Comparison, compare, holm
@@ -77,8 +77,13 @@ class TableValues:
 
 
 def value_of(record: Record, metric: str) -> float | None:
-    """A metric of a record, of a group if its name stands behind the metric's; `None` if the record lacks it."""
+    """A metric of a record, of a group if its name stands behind the metric's; `None` if the record lacks it.
+
+    What a stage measured beside the metrics stands in the record's `extra`.
+    """
     name, _, group = metric.partition(" ")
+    if not group and name in OF_EXTRA:
+        return record.extra.get(name)
     return (record.group_metrics.get(group, {}) if group else record.metrics).get(name)
 
 

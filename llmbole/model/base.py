@@ -20,7 +20,8 @@ class LLMRecommender(AbstractRecommender):
 
     Attributes:
         protocols: Names of the protocols it runs under.
-        goals: The artifacts a run needs, the last one holding its scores, made by a phased stage.
+        goals: The artifacts a run needs, the last one holding its scores, made by a phased stage. Numbers that another
+            stage gives as `measured` join the record's `extra`.
         validates: The stage that tells the method's own validation scores while it trains, by the protocol's selection
             metric, so that a sweep can end a poor trial early; `None` if there is none.
         run_only: Dotted names of settings that change no result, such as the address of a server: they are in no
