@@ -57,7 +57,7 @@ class TitleChoice:
         words: Mapping[str, str],
         title_tokens: int,
     ) -> None:
-        self.lm = lm
+        self.lm, self.item = lm, item
         self.template = Template(text, items={name: item for name in LISTS}, drop_oldest="history")
         self.words = {name: words[name] for name in self.template.slots if name not in LISTS}
         self.titles = [lm.tokens.shorten(title, title_tokens) for title in titles]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from llmbole.llm.choice import ChoicePrompt, TitleChoice
-from llmbole.model import cf, evaluation, ranking, stages, training
+from llmbole.model import cf, evaluation, genres, ranking, stages, training
 from llmbole.model.alignment import Alignment, AlignSettings
 from llmbole.model.base import LLMRecommender
 from llmbole.model.conventional_scorer import ConventionalScorer
@@ -58,7 +58,13 @@ class ALLMRec(LLMRecommender):
     """
 
     protocols = ("loo_rank20", "unified_rank")
-    settings_class = ranking.checks(align=AlignSettings, project=ProjectSettings, inference=InferenceSettings)
+    settings_class = ranking.checks(
+        genres.problems,
+        align=AlignSettings,
+        project=ProjectSettings,
+        inference=InferenceSettings,
+        genres=genres.GenreSettings,
+    )
 
     data = stages.prepare_data
     split = stages.freeze_split
@@ -67,7 +73,7 @@ class ALLMRec(LLMRecommender):
     vectors = stages.backbone_vectors
     text = stages.encode_text
     retrieved = stages.retrieve_candidates
-    goals = ("backbone_scores", "scores")
+    goals = ("backbone_scores", "genres", "scores")
 
     items: Tensor
 
@@ -144,6 +150,27 @@ class ALLMRec(LLMRecommender):
         users = stages.open_backbone(run, data, split, backbone)
         model = ALLMRec.trained(run, data, split, vectors, alignment, projection, users)
         return evaluation.score_choices(run, model, data, split, retrieved)
+
+    @stage(
+        makes="genres",
+        needs=("data", "split", "backbone", "vectors", "alignment", "projection"),
+        uses=("genres", "project", "inference", "prompt", "llm", "dataset", "protocol", "backbone", "seed"),
+        when=("genres.ask", True),
+        phased=True,
+    )
+    def ask_genres(
+        run: StageRun,
+        data: Artifact,
+        split: Artifact,
+        backbone: Artifact,
+        vectors: Artifact,
+        alignment: Artifact,
+        projection: Artifact,
+    ) -> Mapping[str, Any]:
+        """Ask every user for favourite genres (Figure 4)."""
+        users = stages.open_backbone(run, data, split, backbone)
+        model = ALLMRec.trained(run, data, split, vectors, alignment, projection, users)
+        return genres.ask_genres(run, model, data, split)
 
     @staticmethod
     def trained(
@@ -287,4 +314,5 @@ def open_recommender(run: StageRun, new: NewItems | None, **made: Any) -> ListSc
 # - `project.standardize` gives F_I's inputs mean 0 and deviation 1 over items. The first layer is affine, so this takes
 #   nothing away and adds nothing; but codes are sigmoids close to a constant, which hides what differs between items
 #   from a training as short as the embedded LLM's.
+# - Favourite genres (Figure 4) are asked for in words of ours, and answers are measured; the paper shows some.
 # - The default answer is the candidate whose title is most likely; `scoring: generation` is the paper's way.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -58,10 +58,11 @@ def check_training(settings: Mapping[str, Any]) -> None:
         raise ValueError("\n".join(problems))
 
 
-def checks(**parts: type) -> type:
+def checks(*rules: Callable[[Mapping[str, Any]], list[str]], **parts: type) -> type:
     """A settings class that builds each named part of the settings, and so checks it.
 
     Args:
+        *rules: Give what is wrong with settings beyond one part.
         **parts: Setting name to frozen dataclass.
 
     Returns:
@@ -80,6 +81,7 @@ def checks(**parts: type) -> type:
                     )
             if settings["scoring"] not in SCORINGS:
                 problems.append(f"scoring = {settings['scoring']!r} is none of {', '.join(SCORINGS)}")
+            problems += [problem for rule in rules for problem in rule(settings)]
             if problems:
                 raise SettingsError("\n".join(problems))
 

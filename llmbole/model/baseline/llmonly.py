@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from llmbole.llm.choice import ChoicePrompt, TitleChoice
-from llmbole.model import evaluation, ranking, stages
+from llmbole.model import evaluation, genres, ranking, stages
 from llmbole.model.base import LLMRecommender
 from llmbole.model.list_scorer import ListScorer, add_titles, list_size
 from llmbole.model.scorer import NewItems, opens
@@ -43,7 +43,8 @@ class LLMOnly(LLMRecommender):
     """
 
     protocols = ("loo_rank20", "unified_rank")
-    settings_class = ranking.checks(ask=AskSettings)
+    settings_class = ranking.checks(genres.problems, ask=AskSettings, genres=genres.GenreSettings)
+    goals = ("genres", "scores")
 
     data = stages.prepare_data
     split = stages.freeze_split
@@ -66,6 +67,18 @@ class LLMOnly(LLMRecommender):
         """Rank the candidates of every user of the test, or of validation."""
         choice = stages.title_choice(run, data, split, user=False, item=False)
         return evaluation.score_choices(run, LLMOnly(choice, run["ask"]["history"]), data, split, retrieved)
+
+    @stage(
+        makes="genres",
+        needs=("data", "split"),
+        uses=("genres", "ask", "prompt", "llm", "dataset", "protocol", "seed"),
+        when=("genres.ask", True),
+        phased=True,
+    )
+    def ask_genres(run: StageRun, data: Artifact, split: Artifact) -> Mapping[str, Any]:
+        """Ask every user for favourite genres (Figure 4)."""
+        choice = stages.title_choice(run, data, split, user=False, item=False)
+        return genres.ask_genres(run, LLMOnly(choice, run["ask"]["history"]), data, split)
 
     def soft_vectors(self, prompt: ChoicePrompt, users: Tensor | None) -> dict[str, Tensor]:
         """None: the prompt is text alone."""

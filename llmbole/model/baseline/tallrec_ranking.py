@@ -16,7 +16,7 @@ from torch import Tensor
 
 from llmbole.llm.choice import ChoicePrompt, TitleChoice
 from llmbole.llm.lora import Adapter, LoraSettings
-from llmbole.model import evaluation, ranking, stages, training
+from llmbole.model import evaluation, genres, ranking, stages, training
 from llmbole.model.base import LLMRecommender
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
@@ -62,7 +62,10 @@ class RankingTALLRec(LLMRecommender):
     """
 
     protocols = ("loo_rank20", "unified_rank")
-    settings_class = ranking.checks(tune=ChoiceTuning, lora=LoraSettings)
+    settings_class = ranking.checks(
+        genres.problems, tune=ChoiceTuning, lora=LoraSettings, genres=genres.GenreSettings
+    )
+    goals = ("genres", "scores")
 
     data = stages.prepare_data
     split = stages.freeze_split
@@ -104,6 +107,19 @@ class RankingTALLRec(LLMRecommender):
         model = RankingTALLRec.assemble(run, data, split)
         model.adapter.load(lora.folder)
         return evaluation.score_choices(run, model, data, split, retrieved)
+
+    @stage(
+        makes="genres",
+        needs=("data", "split", "lora"),
+        uses=("genres", "tune", "lora", "prompt", "llm", "dataset", "protocol", "seed"),
+        when=("genres.ask", True),
+        phased=True,
+    )
+    def ask_genres(run: StageRun, data: Artifact, split: Artifact, lora: Artifact) -> Mapping[str, Any]:
+        """Ask every user for favourite genres, in A-LLMRec's comparison (its Figure 4)."""
+        model = RankingTALLRec.assemble(run, data, split)
+        model.adapter.load(lora.folder)
+        return genres.ask_genres(run, model, data, split)
 
     @staticmethod
     def assemble(run: StageRun, data: Artifact, split: Artifact) -> RankingTALLRec:
