@@ -58,9 +58,9 @@ def problems(settings: Mapping[str, Any]) -> list[str]:
     if not own["ask"] or word in own["of"]:
         return []
     return [
-        f"genres.ask = true: the items of {dataset['name']} have no genres, as each is a {word}; choose a data set of "
-        f"a {' or a '.join(own['of'])}, leave genres.ask out, or, if categories of a {word} are genres, add it to "
-        "genres.of"
+        f"genres.ask = true: the items of {dataset['name']} have no genres: it calls each {word!r}, and genres.of has "
+        f"{', '.join(map(repr, own['of'])) or 'nothing'}; leave genres.ask out, choose another data set, or, if the "
+        f"categories of its items are genres, add {word!r} to genres.of"
     ]
 
 
