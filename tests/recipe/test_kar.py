@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llmbole.llm import backbone as language_models
-from llmbole.llm import encode, texts
+from llmbole.llm import encode, local
 from llmbole.model.baseline import kar
 from llmbole.results import load
 from llmbole.settings import SettingsError
@@ -66,7 +66,7 @@ def test_online_no_language_model_and_no_encoder_is_touched(short, monkeypatch):
     def refuse(*arguments, **keywords):
         raise AssertionError("the online part generates or encodes")
 
-    for module, name in ((language_models, "load"), (encode, "load_encoder"), (texts, "greedy")):
+    for module, name in ((language_models, "load"), (encode, "load_encoder"), (local, "greedy")):
         monkeypatch.setattr(module, name, refuse)
     small = {"backbone.embedding_size": 4, "backbone.mlp_hidden_size": [8]}
     other = short({**small, "adaptor.shared": 1}, backbone="DIN")
