@@ -86,6 +86,8 @@ class ConventionalScorer:
     Args:
         model: The model, in evaluation mode.
         session: Its settings and data.
+        columns: Where the model's scores of all items hold each item's, new ones included; `None` where that is its id.
+            Shape `[n_items]`.
 
     Raises:
         SettingsError: The model reads something of an interaction that has not taken place yet, such as its time.
@@ -94,9 +96,14 @@ class ConventionalScorer:
     shortlist: int | None = None
     retriever: Scorer | None = None
 
-    def __init__(self, model: Any, session: Session) -> None:  # noqa: ANN401 - a RecBole model
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - a RecBole model
+        session: Session,
+        columns: np.ndarray | None = None,
+    ) -> None:
         self.model, self.session, self.rows = model.eval(), session, UserRows(session)
-        self._task = session.protocol.task
+        self._task, self._columns = session.protocol.task, columns
         own = type(model).full_sort_predict is not AbstractRecommender.full_sort_predict
         # Under labels only these models' scores of all items are known to be those of their rows.
         self._ranks_all = own and (self._task == "ranking" or session.config["model"] in FORMS)
@@ -107,7 +114,7 @@ class ConventionalScorer:
         """The model's scores, `[B, C]`, of items `[B, C]`."""
         if self._ranks_all:
             found = self._all(contexts)  # [B, n_items]
-            return np.take_along_axis(found, items, axis=1)
+            return np.take_along_axis(found, items if self._columns is None else self._columns[items], axis=1)
         per_batch = max(1, ROWS_PER_BATCH // items.shape[1])
         chunks = [slice(start, start + per_batch) for start in range(0, len(contexts), per_batch)]
         return np.concatenate([self._pairs(contexts[chunk], items[chunk]) for chunk in chunks])
@@ -117,13 +124,18 @@ class ConventionalScorer:
         scores: Tensor = self.model.predict(self.rows.of_pairs(contexts, items).to(self.rows.device))
         return scores
 
+    def predict_all(self, contexts: Sequence[Context]) -> Tensor:
+        """The model's scores of all items. Shape `[B, n_items]`."""
+        rows = self.rows.of_users(contexts).to(self.rows.device)
+        scores: Tensor = self.model.full_sort_predict(rows).view(len(contexts), -1)
+        return scores
+
     def _pairs(self, contexts: Sequence[Context], items: np.ndarray) -> np.ndarray:
         scores: np.ndarray = self.predict(contexts, items).reshape(items.shape).cpu().double().numpy()
         return scores
 
     def _all(self, contexts: Sequence[Context]) -> np.ndarray:
-        rows = self.rows.of_users(contexts).to(self.rows.device)
-        scores: Tensor = self.model.full_sort_predict(rows).view(len(contexts), -1)
+        scores = self.predict_all(contexts)
         if self._task == "pairs":
             scores = scores.sigmoid()
         elif self._task == "rating":

@@ -11,36 +11,12 @@ from torch import Tensor
 
 from llmbole.data.numbered import ROW, NumberedRows
 from llmbole.llm.nearest import EarlierNeighbours
-from llmbole.model.conventional_scorer import ConventionalScorer, padded
+from llmbole.model.conventional_scorer import ConventionalScorer
 from llmbole.model.examples import ExampleSettings, row_vectors
+from llmbole.model.row_scorer import RowsOfToday
 from llmbole.model.scorer import Context
 from llmbole.model.session import Session
-
-
-class RowsOfToday:
-    """Users and items that have not met yet, in the way of `NumberedRows`.
-
-    Args:
-        contexts: The users.
-        items: Shape `[B, C]`.
-
-    Attributes:
-        users: User of each row, user by user. Shape `[B * C]`.
-        items: Shape `[B * C]`.
-    """
-
-    def __init__(self, contexts: Sequence[Context], items: np.ndarray) -> None:
-        self._contexts, self._width = contexts, items.shape[1]
-        self.items = items.reshape(-1)
-        self.users = np.repeat([context.user for context in contexts], self._width)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def histories(self, numbers: np.ndarray, max_length: int) -> np.ndarray:
-        """The newest items of rows' histories, oldest first, right-padded with 0. Shape `[n, max_length]`."""
-        found, _ = padded([context.history for context in self._contexts], max_length)
-        return found[numbers // self._width]
+from recbole.data.interaction import Interaction
 
 
 class InContextScorer(ConventionalScorer):
@@ -82,18 +58,29 @@ class InContextScorer(ConventionalScorer):
 
     def predict(self, contexts: Sequence[Context], items: np.ndarray) -> Tensor:
         """Probabilities of rows, user by user. Shape `[B * C]`."""
-        rows: Any = RowsOfToday(contexts, items)
-        self._method.rows, self._method.shown = rows, self._examples(rows)
-        batch = self.rows.of_pairs(contexts, items)
-        batch[ROW] = torch.arange(len(rows))
-        scores: Tensor = self._method.predict(batch.to(self.rows.device))
+        batch = self._show(RowsOfToday(contexts, items), self.rows.of_pairs(contexts, items))
+        scores: Tensor = self._method.predict(batch)
         return scores
+
+    def predict_all(self, contexts: Sequence[Context]) -> Tensor:
+        """Scores of all items in a ranking, whose rows are known by user and history. Shape `[B, n_items]`."""
+        unknown = np.zeros((len(contexts), 1), dtype=np.int64)
+        batch = self._show(RowsOfToday(contexts, unknown, hides_items=True), self.rows.of_users(contexts))
+        scores: Tensor = self._method.full_sort_predict(batch)
+        return scores
+
+    def _show(self, rows: Any, batch: Interaction) -> Interaction:  # noqa: ANN401 - RowsOfToday
+        """Give the method rows with their examples, and a batch their numbers."""
+        self._method.rows, self._method.shown = rows, self._examples(rows)
+        batch[ROW] = torch.arange(len(rows))
+        return batch.to(self.rows.device)
 
     def _examples(self, rows: Any) -> np.ndarray:  # noqa: ANN401 - RowsOfToday
         """Examples of rows as `examples.retrieve` finds them, -1 for none. Shape `[n, K]`."""
         if not self._settings.count:
             return np.full((len(rows), 0), -1)
-        queries = row_vectors(rows, np.arange(len(rows)), self._text, self._settings.history)
+        numbers, length = np.arange(len(rows)), self._settings.history
+        queries = row_vectors(rows, numbers, self._text, length, masked=rows.hides_items)
         count = self._settings.count // len(self._groups)
         before = np.full(len(rows), self._today)
         near = [index.search(queries, before, count) for index in self._indexes]  # each [n, count]
