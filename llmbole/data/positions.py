@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from llmbole.data.split import Split
@@ -63,3 +65,34 @@ def training_positions(split: Split, per_user: int, max_length: int) -> Position
     )
     targets = items[starts[users] + places] if len(users) else np.zeros(0, np.int64)
     return Positions(users, targets, histories, history_lengths, lengths[users] - 1 - places)
+
+
+class RandomPositions:
+    """Draws a position of every user's training sequence that has a history.
+
+    Args:
+        split: The frozen split.
+        length: Longest history.
+    """
+
+    def __init__(self, split: Split, length: int) -> None:
+        sequences = [split.train_items(user) for user in range(split.n_users)]
+        sizes = np.array([len(sequence) for sequence in sequences])
+        users = np.flatnonzero(sizes > 1)
+        self.users, self.length = torch.from_numpy(users), length
+        self.items = torch.from_numpy(np.concatenate(sequences).astype(np.int64))  # [N]
+        self.sizes = torch.from_numpy(sizes[users])  # [P]
+        self.starts = torch.from_numpy((np.cumsum(sizes) - sizes)[users])  # [P]
+
+    def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """`item [P]`, and the items before it, the newest first, `newest_first [P, length]`, 0 behind them."""
+        chance = torch.rand(len(self.users), generator=generator)  # [P]
+        before = 1 + (chance * (self.sizes - 1)).long().clamp(
+            max=self.sizes - 2
+        )  # items before the drawn one
+        places = before[:, None] - 1 - torch.arange(self.length)  # [P, length]
+        shown = self.items[self.starts[:, None] + places.clamp(min=0)]
+        return {
+            "item": self.items[self.starts + before],
+            "newest_first": torch.where(places >= 0, shown, 0),
+        }

@@ -65,14 +65,24 @@ class ItemSequences(nn.Module):
         self.types, self.places = nn.Embedding(3, self.width), nn.Embedding(longest[0] + 1, self.width)
         for table in (self.types, self.places):
             nn.init.normal_(table.weight, std=getattr(self.model.config, "initializer_range", 0.02))
-        self.items = self._tokenized(items, attribute_tokens)
+        self.items: list[tuple[list[int], list[int]]] = []
+        self._attribute_tokens = attribute_tokens
+        self.add_items(items)
         self.to(device)
 
-    def _tokenized(self, items: Sequence[Item], attribute_tokens: int) -> list[tuple[list[int], list[int]]]:
+    def add_items(self, items: Sequence[Item]) -> None:
+        """Let sequences hold more items, whose ids follow on those that are there.
+
+        Args:
+            items: attributes of each as keys and values.
+        """
+        self.items += self._tokenized(items)
+
+    def _tokenized(self, items: Sequence[Item]) -> list[tuple[list[int], list[int]]]:
         """Token ids and types of each item: key, value, key, value, ..."""
         texts = sorted({text for item in items for pair in item for text in pair})
         rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-        ids = {text: list(row)[:attribute_tokens] for text, row in zip(texts, rows, strict=True)}
+        ids = {text: list(row)[: self._attribute_tokens] for text, row in zip(texts, rows, strict=True)}
         found = []
         for item in items:
             parts = [

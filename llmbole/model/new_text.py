@@ -1,7 +1,10 @@
-"""Text vectors of items that the data set does not have."""
+"""Text of items that the data set does not have, its vectors, and which items share a text."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +16,29 @@ from llmbole.pipeline.run import StageRun
 TEXTS_PER_BATCH = 64
 MISSING = {"description": "no description"}
 """What stands in the texts of the data set's own items, see `stages.item_texts`."""
+
+
+def new_texts(new: NewItems, template: str) -> list[str]:
+    """Texts of new items, written as `stages.item_texts` writes those of the data set."""
+    return new.text.format(template, missing=MISSING)[1:]
+
+
+def text_columns(known: Sequence[Hashable], new: Sequence[Hashable]) -> np.ndarray:
+    """The item whose score is each one's: a new item has that of the first item of the same text.
+
+    Two items of one text would else differ by the rounding of their places in a batch.
+
+    Args:
+        known: What is read of each item of the data set, that of the padding item first.
+        new: What is read of each new item.
+
+    Returns:
+        Shape `[n_items + new]`.
+    """
+    first: dict[Hashable, int] = {}
+    for place, text in enumerate((*known[1:], *new), start=1):
+        first.setdefault(text, place)
+    return np.array([*range(len(known)), *(first[text] for text in new)])
 
 
 @torch.no_grad()
@@ -28,7 +54,7 @@ def new_text_vectors(run: StageRun, new: NewItems, template: str, tuned: nn.Modu
     Returns:
         Shape `[n, D]`.
     """
-    texts = new.text.format(template, missing=MISSING)[1:]
+    texts = new_texts(new, template)
     distinct = list(dict.fromkeys(texts))
     reader = TrainableEncoder(stages.encoder_spec(run), distinct, stages.device(run)).eval()
     if tuned is not None:

@@ -19,6 +19,9 @@ from llmbole.llm.encode import TrainableEncoder
 from llmbole.model import evaluation, stages, training
 from llmbole.model.base import LLMRecommender
 from llmbole.model.cf import resolve_training
+from llmbole.model.conventional_scorer import ConventionalScorer
+from llmbole.model.new_text import new_text_vectors, new_texts, text_columns
+from llmbole.model.scorer import NewItems, opens
 from llmbole.model.session import Session
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
@@ -94,6 +97,7 @@ class MoRec(LLMRecommender):
         settings: Of the items.
     """
 
+    added: Tensor
     protocols = ("loo_rank20", "loo_full", "unified_rank")
     settings_class = Checks
     validates = "trained"
@@ -117,6 +121,7 @@ class MoRec(LLMRecommender):
         self.project = nn.Sequential(nn.Linear(text.dimension, width), nn.GELU())
         share = popularity.clamp(min=1).float() / popularity.sum()  # p_i, [n_items]
         self.register_buffer("log_popularity", share.log(), persistent=False)
+        self.register_buffer("added", share.new_zeros(0, text.dimension), persistent=False)
         self._table: Tensor | None = None
 
     @stage(
@@ -189,6 +194,14 @@ class MoRec(LLMRecommender):
         super().train(mode)
         return self
 
+    def add_items(self, text: Tensor) -> None:
+        """Score more items, behind those of the data set.
+
+        Args:
+            text: Their text vectors. Shape `[n, D_text]`.
+        """
+        self.added, self._table = text.to(self.added), None
+
     def calculate_loss(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
         """In-batch cross-entropy with the correction for popularity, over all positions (section 3.3).
 
@@ -214,7 +227,8 @@ class MoRec(LLMRecommender):
         """Scores of all items. Shape `[B, n_items]`."""
         if self._table is None:
             ids = torch.arange(len(self.log_popularity), device=self.log_popularity.device)
-            self._table = torch.cat([self.project(self.text(part)) for part in ids.split(256)])
+            known = [self.project(self.text(part)) for part in ids.split(256)]
+            self._table = torch.cat([*known, self.project(self.added)])
         self.sequence.item_embedding.vectors = self._table
         output = self.sequence(interaction["item_id_list"], interaction["item_length"])  # [B, D]
         return output @ self._table.T
@@ -260,6 +274,31 @@ def in_batch_loss(outputs: Tensor, vectors: Tensor, sequences: Tensor, log_popul
     negatives = (scores + counts.log()).masked_fill(excluded[rows], -torch.inf)  # [P, U]
     positives = scores.gather(1, targets[rows, columns][:, None])  # [P, 1]
     return (torch.cat([positives, negatives], dim=1).logsumexp(1) - positives[:, 0]).mean()
+
+
+@opens(
+    MoRec,
+    needs=("data", "split", "text", "trained"),
+    uses=("items", "backbone", "text_encoder", "dataset.name", "protocol", "seed"),
+    reads_new=True,
+)
+def open_recommender(
+    run: StageRun,
+    new: NewItems | None,
+    data: Artifact,
+    split: Artifact,
+    text: Artifact | None,
+    trained: Artifact,
+) -> ConventionalScorer:
+    """The trained model, which reads new items as it reads all: by their text."""
+    model, session = MoRec.assemble(run, data, split, text)
+    training.load_weights(model, trained)
+    if new is None:
+        return ConventionalScorer(model, session)
+    template = model.settings.text
+    model.add_items(new_text_vectors(run, new, template, None if text else model.text))
+    columns = text_columns(stages.item_texts(data, split, template), new_texts(new, template))
+    return ConventionalScorer(model, session, columns)
 
 
 # Departures from the paper:

@@ -6,21 +6,24 @@ Kim et al., Large Language Models meet Collaborative Filtering, KDD 2024. Sectio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from llmbole.data.positions import RandomPositions
 from llmbole.data.sentences import ITEM_FEATURES
 from llmbole.data.split import Split
 from llmbole.data.text import ItemText
 from llmbole.llm.item_sequences import ItemSequences
 from llmbole.model import evaluation, stages, training
 from llmbole.model.base import LLMRecommender
+from llmbole.model.conventional_scorer import ConventionalScorer
+from llmbole.model.new_text import text_columns
+from llmbole.model.scorer import NewItems, opens
 from llmbole.model.session import Session, open_session
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
@@ -29,6 +32,7 @@ from llmbole.registry import register_model
 from llmbole.settings import SettingsError, build, close_name, part_problems
 from llmbole.trainer.batches import Batches
 
+Attributes = tuple[tuple[str, str], ...]
 ITEMS_PER_BATCH = 64
 CANDIDATES_PER_BATCH = 64 * 20
 
@@ -136,6 +140,7 @@ class RecFormer(LLMRecommender):
         temperature: What cosines are divided by in training.
     """
 
+    table: Tensor
     protocols = ("loo_rank20", "loo_full", "unified_rank")
     settings_class = Checks
     validates = "tuned"
@@ -192,11 +197,7 @@ class RecFormer(LLMRecommender):
         """The model as the encoder comes."""
         settings = build(ItemSettings, run["items"], "items")
         texts = ItemText.load(data.folder, Split.load(split.folder).item_tokens)
-        columns = {name: texts.format(f"{{{name}}}") for name in settings.attributes}
-        items = [
-            [(name, values[item]) for name, values in columns.items() if values[item]]
-            for item in range(len(texts))
-        ]
+        items = attributes(texts, settings.attributes)
         device, longest = stages.device(run), (settings.history, settings.tokens)
         encoder = ItemSequences(
             stages.encoder_spec(run), items, settings.attribute_tokens, longest, settings.pooling, device
@@ -251,8 +252,27 @@ class RecFormer(LLMRecommender):
         mode = self.training
         self.eval()
         for items in torch.arange(1, len(self.table)).split(ITEMS_PER_BATCH):
-            self.table[items] = functional.normalize(self.encoder([[item] for item in items.tolist()]), dim=1)
+            self.table[items] = self._encode(items)
         self.train(mode)
+
+    @torch.no_grad()
+    def read(self, items: Sequence[Attributes]) -> Tensor:
+        """Vectors of items that the data set does not have, as the encoder now reads them.
+
+        Args:
+            items: Their attributes.
+
+        Returns:
+            Shape `[n, H]`.
+        """
+        first = len(self.encoder.items)
+        self.encoder.add_items(items)
+        parts = torch.arange(first, first + len(items)).split(ITEMS_PER_BATCH)
+        return torch.cat([self._encode(part) for part in parts])
+
+    def _encode(self, items: Tensor) -> Tensor:
+        """Vectors of length 1 of items by id. Shape `[n, H]`."""
+        return functional.normalize(self.encoder([[item] for item in items.tolist()]), dim=1)
 
     def calculate_loss(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
         """Cross-entropy of the next item among all items, by cosine over temperature (Eq. 10).
@@ -283,35 +303,36 @@ class RecFormer(LLMRecommender):
         return self.full_sort_predict(interaction).gather(1, interaction["item_id"][:, None]).squeeze(1)
 
 
-class RandomPositions:
-    """Draws a position of every user's training sequence that has a history.
+def attributes(texts: ItemText, names: Sequence[str]) -> list[Attributes]:
+    """Keys and values of each item, in the order of the names; those without a value are left out."""
+    columns = {name: texts.format(f"{{{name}}}") for name in names}
+    return [
+        tuple((name, values[item]) for name, values in columns.items() if values[item])
+        for item in range(len(texts))
+    ]
 
-    Args:
-        split: The frozen split.
-        length: Longest history.
-    """
 
-    def __init__(self, split: Split, length: int) -> None:
-        sequences = [split.train_items(user) for user in range(split.n_users)]
-        sizes = np.array([len(sequence) for sequence in sequences])
-        users = np.flatnonzero(sizes > 1)
-        self.users, self.length = torch.from_numpy(users), length
-        self.items = torch.from_numpy(np.concatenate(sequences).astype(np.int64))  # [N]
-        self.sizes = torch.from_numpy(sizes[users])  # [P]
-        self.starts = torch.from_numpy((np.cumsum(sizes) - sizes)[users])  # [P]
-
-    def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """`item [P]`, and the items before it, the newest first, `newest_first [P, length]`, 0 behind them."""
-        chance = torch.rand(len(self.users), generator=generator)  # [P]
-        before = 1 + (chance * (self.sizes - 1)).long().clamp(
-            max=self.sizes - 2
-        )  # items before the drawn one
-        places = before[:, None] - 1 - torch.arange(self.length)  # [P, length]
-        shown = self.items[self.starts[:, None] + places.clamp(min=0)]
-        return {
-            "item": self.items[self.starts + before],
-            "newest_first": torch.where(places >= 0, shown, 0),
-        }
+@opens(
+    RecFormer,
+    needs=("data", "split", "encoder", "tuned"),
+    uses=("items", "tune", "text_encoder", "dataset.name", "protocol", "seed"),
+    reads_new=True,
+)
+def open_recommender(
+    run: StageRun, new: NewItems | None, data: Artifact, split: Artifact, encoder: Artifact, tuned: Artifact
+) -> ConventionalScorer:
+    """The trained model; new items are read by stage 1's encoder, as those of its table were."""
+    model, session = RecFormer.assemble(run, data, split), RecFormer.session(run, data, split)
+    if new is None:
+        training.load_weights(model, tuned)
+        return ConventionalScorer(model, session)
+    known = attributes(ItemText.load(data.folder, session.split.item_tokens), run["items.attributes"])
+    added = attributes(new.text, run["items.attributes"])[1:]
+    training.load_weights(model, encoder)
+    vectors = model.eval().read(added)
+    training.load_weights(model, tuned)
+    model.table = torch.cat([model.table, vectors])
+    return ConventionalScorer(model, session, text_columns(known, added))
 
 
 # Departures from the paper:

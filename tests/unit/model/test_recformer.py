@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from llmbole import registry
+from llmbole.data.positions import RandomPositions
 from llmbole.llm.identity import EncoderSpec
 from llmbole.llm.item_sequences import ItemSequences
 from llmbole.settings import SettingsError, build, load_yaml, properties_folder
@@ -92,7 +93,7 @@ def test_a_small_encoder_learns_which_item_comes_next(small_encoder, kind):
 
 def test_positions_are_drawn_from_all_that_have_a_history(splits_of):
     split = splits_of("loo_rank20")
-    positions = MODULE.RandomPositions(split, 5)
+    positions = RandomPositions(split, 5)
     generator = torch.Generator().manual_seed(4)
     seen = []
     for _ in range(40):
