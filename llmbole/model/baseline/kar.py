@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmbole.data import pair_leak
+from llmbole.data.first_interactions import check_told, first_interactions, rows_told
 from llmbole.data.numbered import ROW, NumberedRows, load_rows
 from llmbole.model import evaluation, extra_feature, generation, stages, training, written
 from llmbole.model.base import LLMRecommender
 from llmbole.model.generation import GenerateSettings
 from llmbole.model.hybrid_experts import SIDES, Adaptor, AdaptorSettings
+from llmbole.model.knowledge_scorer import KnowledgeScorer
+from llmbole.model.scorer import NewItems, opens
 from llmbole.model.session import Session, no_leaks
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
@@ -203,10 +205,8 @@ class KAR(LLMRecommender):
         nothing = torch.zeros(1, vectors.shape[1])
         of_user = torch.tensor(["user" in entry for entry in entries])
         tables = {side: torch.cat([nothing, vectors[of_user == (side == "user")]]) for side in SIDES}
-        users = [entry for entry in entries if "user" in entry]
-        items = np.zeros(rows.split.n_items, dtype=np.int64)
-        items[[entry["item"] for entry in entries if "item" in entry]] = np.arange(1, len(tables["item"]))
-        shown = {entry["user"]: np.array(entry["shown"]) for entry in users}
+        items = known_places(entries, "item", rows.split.n_items)
+        shown = {entry["user"]: np.array(entry["shown"]) for entry in entries if "user" in entry}
         told = rows_told(rows, shown)
         no_leaks(check_told(rows, told, list(shown.values())))
         conventional = extra_feature.make(session, settings.width, fields=len(SIDES))
@@ -240,74 +240,43 @@ def known_entries(knowledge: Artifact) -> list[dict[str, Any]]:
     return [entry for entry in written.load_texts(knowledge) if entry["text"]]
 
 
-def first_interactions(rows: NumberedRows, most: int) -> dict[int, np.ndarray]:
-    """What the LLM is shown of each user: the first half of the history's training interactions, up to a number.
+def known_places(entries: Iterable[Mapping[str, Any]], side: str, size: int) -> np.ndarray:
+    """Which of a side's vectors is each user's or item's.
 
     Args:
-        rows: All rows.
-        most: How many interactions at most.
+        entries: What the LLM wrote.
+        side: `user` or `item`.
+        size: How many ids there are, that of padding included.
 
     Returns:
-        User to places in the split's arrays, oldest first; users with fewer than two such interactions are left out.
+        From 1 the number of its text among the side's; 0 for none. Shape `[size]`.
     """
-    split = rows.split
-    places = np.intersect1d(split.history_places, split.parts["train"]["positions"])  # ascending
-    users, starts, counts = np.unique(split.users[places], return_index=True, return_counts=True)
-    kept = np.minimum(counts // 2, most)
-    return {
-        int(user): places[start : start + number]
-        for user, start, number in zip(users, starts, kept, strict=True)
-        if number
-    }
+    own = [entry[side] for entry in entries if side in entry]
+    places = np.zeros(size, dtype=np.int64)
+    places[own] = np.arange(1, len(own) + 1)
+    return places
 
 
-def rows_told(rows: NumberedRows, shown: Mapping[int, np.ndarray]) -> np.ndarray:
-    """Which user's knowledge each row is told: its own user's, if all that it was made of is earlier than the row.
-
-    Args:
-        rows: All rows.
-        shown: User to the places of the interactions that the LLM was shown.
-
-    Returns:
-        From 1 the number of the user in `shown`; 0 for none. Shape `[R]`.
-    """
-    split, numbers = rows.split, np.zeros(rows.split.n_users, dtype=np.int64)
-    last = np.zeros(split.n_users, dtype=np.int64)
-    for number, (user, places) in enumerate(shown.items(), start=1):
-        numbers[user], last[user] = number, places.max()
-    return np.where(rows.positions > last[rows.users], numbers[rows.users], 0)
-
-
-def check_told(rows: NumberedRows, told: np.ndarray, shown: Iterable[np.ndarray]) -> list[str]:
-    """Rows that are told of something that is not of their past, or of what is held out.
-
-    Args:
-        rows: All rows.
-        told: As `rows_told` gives it. Shape `[R]`.
-        shown: The interactions behind each number, from 1.
-
-    Returns:
-        Problems, one sentence each; empty if there is none.
-    """
-    lists = list(shown)
-    width = max((len(places) for places in lists), default=0)
-    table = np.full((len(lists) + 1, width), -1, dtype=np.int64)
-    for number, places in enumerate(lists, start=1):
-        table[number, : len(places)] = places
-    problems = []
-    trained = np.unique(rows.split.parts["train"]["positions"])
-    if not np.isin(table[table >= 0], trained).all():
-        problems.append("the LLM was shown interactions that are held out")
-    for part in rows.firsts:
-        own = told[rows.numbers(part)]  # [R_part]
-        found: dict[str, None] = {}
-        for column in table.T:  # the n-th interaction of every user
-            numbers = np.flatnonzero(column[own] >= 0)
-            found |= dict.fromkeys(
-                pair_leak.check_shown(rows.split.part(part), numbers, column[own[numbers]])
-            )
-        problems += [f"{part}: {problem}" for problem in found]
-    return problems
+@opens(
+    KAR,
+    needs=("data", "split", "knowledge", "knowledge_vectors", "online"),
+    uses=("adaptor", "backbone", "dataset.name", "protocol", "seed"),
+)
+def open_recommender(
+    run: StageRun,
+    new: NewItems | None,
+    data: Artifact,
+    split: Artifact,
+    knowledge: Artifact,
+    knowledge_vectors: Artifact,
+    online: Artifact,
+) -> KnowledgeScorer:
+    """The trained model, to which all that the LLM wrote is of the past."""
+    model, session, rows = KAR.assemble(run, data, split, knowledge, knowledge_vectors)
+    training.load_weights(model, online)
+    entries, sizes = known_entries(knowledge), (rows.split.n_users, rows.split.n_items)
+    places = {side: known_places(entries, side, size) for side, size in zip(SIDES, sizes, strict=True)}
+    return KnowledgeScorer(model, session, places)
 
 
 # Departures:

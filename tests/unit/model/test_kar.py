@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from llmbole.data.first_interactions import check_told, first_interactions, rows_told
 from llmbole.data.numbered import NumberedRows
 from llmbole.data.pairs import PairSplit
 from llmbole.model.baseline import kar
-from llmbole.model.baseline.kar import KAR, check_told, first_interactions, rows_told
+from llmbole.model.baseline.kar import KAR
 from llmbole.model.hybrid_experts import SIDES, Adaptor, AdaptorSettings
 from llmbole.settings import SettingsError, build, load_yaml, properties_folder
 
