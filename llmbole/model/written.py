@@ -124,7 +124,11 @@ def check_slots(template: str, slots: Sequence[str]) -> None:
 
 def item_names(data: Artifact, split: Artifact, settings: ListSettings) -> list[str]:
     """Items as prompts name them, by internal id: in one line, cut to the longest."""
-    texts = stages.item_texts(data, split, settings.item)
+    return named(stages.item_texts(data, split, settings.item), settings)
+
+
+def named(texts: Iterable[str], settings: ListSettings) -> list[str]:
+    """Texts of items in one line, cut to the longest."""
     return [" ".join(text.split())[: settings.characters].rstrip() for text in texts]
 
 

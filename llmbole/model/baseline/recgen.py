@@ -6,7 +6,7 @@ Sun et al., Large Language Models Enhanced Collaborative Filtering, CIKM 2024, i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,14 +14,18 @@ import numpy as np
 import torch
 
 from llmbole.data import splits
-from llmbole.data.numbered import load_rows
+from llmbole.data.numbered import NumberedRows, load_rows
 from llmbole.data.pair_rows import PairRows
 from llmbole.data.pairs import PairSplit
 from llmbole.llm import backbone, hub_file, instruct, mmlu, yes_no
+from llmbole.llm.backbone import LanguageModel
 from llmbole.llm.prompt import Encoded
 from llmbole.model import evaluation, recgen, stages, written
 from llmbole.model.base import LLMRecommender
+from llmbole.model.new_text import new_texts
 from llmbole.model.recgen import RecGenSettings, tuned_spec
+from llmbole.model.row_scorer import RowScorer
+from llmbole.model.scorer import NewItems, opens
 from llmbole.model.session import open_session
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import SET, stage
@@ -89,7 +93,15 @@ class Checks:
 
 @register_model("RecGen")
 class RecGen(LLMRecommender):
-    """An LLM, tuned or as it comes, that says of rows whether the user will choose the item."""
+    """An LLM, tuned or as it comes, that says of rows whether the user will choose the item.
+
+    Args:
+        lm: The LLM.
+        names: Items as prompts name them, by internal id.
+        text: The prompt.
+        listed: How items are listed.
+        words: What items are called in this data set.
+    """
 
     protocols = ("loo_ctr", "unified_ctr", "temporal_ratio")
     run_only = (*recgen.RUN_ONLY, DATA)
@@ -98,6 +110,18 @@ class RecGen(LLMRecommender):
     data = stages.prepare_data
     split = stages.freeze_split
     tuned_llm = recgen.tune_recgen
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        names: Sequence[str],
+        text: str,
+        listed: written.ListSettings,
+        words: Mapping[str, str],
+    ) -> None:
+        super().__init__()
+        self.lm, self.names, self.text, self.listed, self.words = lm, list(names), text, listed, words
+        self.tokens_read = 0
 
     @stage(
         makes="ability",
@@ -134,30 +158,51 @@ class RecGen(LLMRecommender):
         run: StageRun, data: Artifact, split: Artifact, recgen: Artifact | None, ability: Artifact | None
     ) -> Mapping[str, Any]:
         """Probabilities of the rows of the test, or of validation, and what the LLM's ability is."""
-        lm = backbone.load(tuned_spec(run, recgen), stages.device(run)).freeze()
-        settings = build(written.ListSettings, run["recgen"]["listed"], "recgen.listed")
-        names = written.item_names(data, split, settings)
-        rows = load_rows(split.folder)
+        model, rows = RecGen.assemble(run, data, split, recgen), load_rows(split.folder)
         numbers = rows.numbers(run.phase)
-        text, words = run["recgen"]["text"], run["dataset"]["words"]
-        asked = written.row_prompts(text, settings, names, rows, numbers, words)
-        starts, ids = instruct.question_ids(lm, asked)
-        with run.progress(len(asked), "row") as ticker:
-            logits = yes_no.score(lm, [Encoded(each) for each in starts], ids, progress=ticker)
-        run.count(llm_tokens=sum(map(len, starts)))
+        with run.progress(len(numbers), "row") as ticker:
+            scores = model.probabilities(rows, numbers, ticker)
+        run.count(llm_tokens=model.tokens_read)
         opened = splits.load(split.folder)
         assert isinstance(opened, PairSplit)  # the protocols of this method label pairs
         pairs = PairRows(opened, run.phase, shown=1)
         assert np.array_equal(pairs.items, rows.items[numbers])
         session = open_session(run, data, split, RecGen)
-        found = evaluation.save_pairs(run, session, pairs, yes_no.probabilities(logits, "difference"))
+        found = evaluation.save_pairs(run, session, pairs, scores)
         measured = {} if ability is None else {"MMLU": ability.summary["MMLU"]}
         return {
             **found,
             "metrics": {**found["metrics"], **measured},
             "scoring": "answer_probability",
-            "llm_parameters": lm.parameters_total,
+            "llm_parameters": model.lm.parameters_total,
         }
+
+    @staticmethod
+    def assemble(run: StageRun, data: Artifact, split: Artifact, recgen: Artifact | None) -> RecGen:
+        """The LLM with the run's prompt."""
+        lm = backbone.load(tuned_spec(run, recgen), stages.device(run)).freeze()
+        listed = build(written.ListSettings, run["recgen"]["listed"], "recgen.listed")
+        names = written.item_names(data, split, listed)
+        return RecGen(lm, names, run["recgen"]["text"], listed, run["dataset"]["words"])
+
+    def probabilities(
+        self, rows: NumberedRows, numbers: np.ndarray, progress: Callable[[int], None] | None = None
+    ) -> torch.Tensor:
+        """P(Yes) against P(No) of rows by number.
+
+        Args:
+            rows: All rows.
+            numbers: Which. Shape `[n]`.
+            progress: Told how many rows are done.
+
+        Returns:
+            Shape `[n]`, float64.
+        """
+        asked = written.row_prompts(self.text, self.listed, self.names, rows, numbers, self.words)
+        starts, ids = instruct.question_ids(self.lm, asked)
+        self.tokens_read += sum(map(len, starts))
+        logits = yes_no.score(self.lm, [Encoded(each) for each in starts], ids, progress=progress)
+        return yes_no.probabilities(logits, "difference")
 
     def predict(self, interaction: Any) -> torch.Tensor:  # noqa: ANN401 - RecBole's Interaction
         """Refuse: rows are scored all at once, in the stage `scores`.
@@ -165,6 +210,17 @@ class RecGen(LLMRecommender):
         Raises `TypeError`: Always.
         """
         raise TypeError("RecGen scores rows as prompts, all at once")
+
+
+@opens(RecGen, needs=("data", "split", "recgen"), uses=("recgen", "llm", "dataset"), reads_new=True)
+def open_recommender(
+    run: StageRun, new: NewItems | None, data: Artifact, split: Artifact, recgen: Artifact | None
+) -> RowScorer:
+    """The LLM as a scorer; it knows items by their text."""
+    model = RecGen.assemble(run, data, split, recgen)
+    if new is not None:
+        model.names += written.named(new_texts(new, model.listed.item), model.listed)
+    return RowScorer(model)
 
 
 # Departures from the paper: the answer's probability is the softmax over both answers, taken once (the code takes it
