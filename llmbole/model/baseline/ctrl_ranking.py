@@ -23,6 +23,8 @@ from llmbole.data.split import Split
 from llmbole.llm import encode, tune
 from llmbole.model import cf, evaluation, stages, training
 from llmbole.model.base import LLMRecommender
+from llmbole.model.conventional_scorer import ConventionalScorer
+from llmbole.model.scorer import NewItems, opens
 from llmbole.model.session import no_leaks
 from llmbole.model.text_alignment import AlignSettings, RowTextSettings, info_nce, similarities
 from llmbole.model.vectors import VECTORS, vectors_of
@@ -193,6 +195,15 @@ class RankingCTRL(LLMRecommender):
         """Scores of the sequential model. Shape `[B]`."""
         scores: Tensor = self.model.predict(interaction)
         return scores
+
+
+@opens(RankingCTRL, needs=("data", "split", "tuned"), uses=("backbone", "dataset.name", "protocol", "seed"))
+def open_recommender(
+    run: StageRun, new: NewItems | None, data: Artifact, split: Artifact, tuned: Artifact
+) -> ConventionalScorer:
+    """The tuned sequential model as a scorer."""
+    opened = stages.open_backbone(run, data, split, tuned)
+    return ConventionalScorer(opened.model, opened.session)
 
 
 # Departures from the paper, which is about labelled rows and has no official code:

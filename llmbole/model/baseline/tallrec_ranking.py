@@ -18,6 +18,8 @@ from llmbole.llm.choice import ChoicePrompt, TitleChoice
 from llmbole.llm.lora import Adapter, LoraSettings
 from llmbole.model import evaluation, genres, ranking, stages, training
 from llmbole.model.base import LLMRecommender
+from llmbole.model.list_scorer import ListScorer, add_titles, list_size
+from llmbole.model.scorer import NewItems, opens
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -150,6 +152,22 @@ class RankingTALLRec(LLMRecommender):
     def predict(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
         """Score rows of whole candidate lists, as the evaluation loader gives them. Shape `[rows]`."""
         return ranking.log_likelihoods(self, interaction)
+
+
+@opens(
+    RankingTALLRec,
+    needs=("data", "split", "lora"),
+    uses=("tune", "lora", "prompt", "llm", "dataset", "protocol"),
+    reads_new=True,
+)
+def open_recommender(
+    run: StageRun, new: NewItems | None, data: Artifact, split: Artifact, lora: Artifact
+) -> ListScorer:
+    """The tuned LLM over lists that somebody gives; it has no backbone to make them."""
+    model = RankingTALLRec.assemble(run, data, split)
+    model.adapter.load(lora.folder)
+    add_titles(run, model.choice, new)
+    return ListScorer(model, None, list_size(run))
 
 
 # Departures from TALLRec's paper, as in A-LLMRec's comparison: one prompt over candidates in place of a question about
