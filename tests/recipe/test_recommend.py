@@ -9,17 +9,29 @@ import json
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
 
 import llmbole
+from llmbole import registry
 from llmbole.cli import main
 from llmbole.data.convert.report import DataError
-from llmbole.model.scorer import Context
+from llmbole.data.numbered import load_rows
+from llmbole.data.text import ItemText
+from llmbole.model import training
+from llmbole.model.scorer import Context, opener
 from llmbole.results import read_per_user
 from llmbole.settings import SettingsError
 
 ALLMREC = {"align.epochs": 2, "align.positions": 1, "project.epochs": 1, "project.positions": 1}
 TUNE = {"tune.steps": 2, "tune.check_every": 1, "tune.rows": 40, "tune.valid_rows": 40, "prompt.history": 2}
 FEW = {"steps": 2, "check_every": 1, "rows": 64, "valid_rows": 80, "batch_size": 8}
+REASONED = {
+    **{"backbone.epochs": 1, "reasoning.share": 0.005, "reasoning.max_new_tokens": 3},
+    **{"reasoning.listed.history": 2, "in_context.hidden": 8, "in_context.history": 4},
+    **{"examples.history": 4, "text_encoder.max_tokens": 6},
+}
+RECGEN = {"recgen.rows": 24, "recgen.steps": 2, "recgen.batch_size": 4, "recgen.listed.history": 2}
+RECGEN["recgen.variant"] = "lora"
 PAIRS = {
     "TALLRec": TUNE,
     "CoLLM": {**TUNE, **{f"hybrid.{key}": value for key, value in FEW.items()}, "backbone.epochs": 1},
@@ -29,14 +41,29 @@ PAIRS = {
         **{"routing.share": 0.1, "routing.valid_rows": 20},
         **{"backbone.mlp_hidden_size": [16, 8], "backbone.embedding_size": 4},
     },
-    "LLMCF": {
-        **{"backbone.epochs": 1, "reasoning.share": 0.005, "reasoning.max_new_tokens": 3},
-        **{"reasoning.listed.history": 2, "in_context.hidden": 8, "in_context.history": 4},
-        **{"examples.history": 4, "text_encoder.max_tokens": 6},
+    "LLMCF": REASONED,
+    "KAR": {
+        **{"backbone.epochs": 1, "knowledge.user": "Taste: {history}", "knowledge.item": "About {target}"},
+        **{"knowledge.max_new_tokens": 2, "knowledge.listed.history": 2, "knowledge.batch_size": 256},
+        **{"text_encoder.max_tokens": 4, "adaptor.hidden": 8, "adaptor.width": 4},
     },
+    "RecGen": RECGEN,
     "KD": {**TUNE, "teacher.rows": 300, "backbone.epochs": 1},
     "SASRec": {},
 }
+READERS = {
+    "MoRec": {},
+    "RecFormer": {"items.tokens": 24, "items.history": 3, "tune.epochs": 2, "tune.frozen_epochs": 1},
+}
+RANKERS = {
+    **dict.fromkeys(("BPR", "SASRec", "DeepFM"), {}),
+    "CTRL": {
+        **{"sentences.rows": 65, "align.batch_size": 32, "align.epochs": 2},
+        **{"align.learning_rate": 0.02, "backbone": "SASRec"},
+    },
+    **READERS,
+}
+CHOOSERS = {"LLMOnly": {"ask.history": 5}, "TALLRec": {"tune.positions": 1, "tune.candidates": 5}}
 LISTS = {"ALLMRec": ALLMREC, "MLPLLM": {"project.epochs": 1, "project.positions": 1}}
 NEW = "item_id,title,categories\nnew-1,Toy Wars (1998),Comedy\n50,whatever,\nnew-2,Toy Wars (1998),Comedy\n"
 
@@ -45,21 +72,73 @@ def seen(recommender, user):
     return set(recommender.people.seen(recommender.people.ids[user]).tolist())
 
 
-@pytest.mark.parametrize("model", ["BPR", "SASRec", "DeepFM"])
-def test_a_conventional_model_scores_as_its_evaluation_does(run, model):
-    result = run(model)
-    recommender = result.recommender()
+@pytest.fixture
+def opened(run, small_encoder):
+    """A short run under `loo_rank20`, with a small encoder where text is read, and what opens it."""
+
+    def open_(model, settings, protocol="loo_rank20", **more):
+        folder = {"text_encoder": str(small_encoder("bert"))} if model in READERS else {}
+        result = run(model, {**settings, **folder}, protocol=protocol)
+        return result, result.recommender(**folder, **more)
+
+    return open_
+
+
+def tested(recommender):
+    """The users of the test as they were when its items came next."""
     phase = recommender.split.phase("test")
-    contexts = [Context(int(user), phase.history(row)) for row, user in enumerate(phase.users)]
-    scores = recommender.scorer.score(contexts, np.asarray(phase.candidates))
-    target = np.take_along_axis(scores, (phase.candidates == phase.targets[:, None]).argmax(1)[:, None], 1)
+    return phase, [Context(int(user), phase.history(row)) for row, user in enumerate(phase.users)]
+
+
+def check_ranks(result, recommender, scores):
+    """Each user's target stands where the run's evaluation has it, among the items `[U, C]` that were scored."""
+    phase = recommender.split.phase("test")
+    places = (phase.candidates == phase.targets[:, None]).argmax(1)[:, None]
+    ranks = 1 + (scores > np.take_along_axis(scores, places, 1)).sum(1)
     users, values = read_per_user(result.path.with_name(result.record.per_user.file))
-    expected = dict(zip(users, values["HIT@1"], strict=True))
+    expected = dict(zip(users, values["MRR@20"], strict=True))
     found = {
-        str(recommender.split.user_tokens[user]): float((row <= best).all())
-        for user, row, best in zip(phase.users, scores, target, strict=True)
+        str(recommender.split.user_tokens[user]): 1 / rank
+        for user, rank in zip(phase.users, ranks, strict=True)
     }
-    assert found == expected
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("model", RANKERS)
+def test_a_model_that_ranks_scores_as_its_evaluation_does(opened, model):
+    result, recommender = opened(model, RANKERS[model])
+    phase, contexts = tested(recommender)
+    check_ranks(result, recommender, recommender.scorer.score(contexts, np.asarray(phase.candidates)))
+    ranked = recommender("22", k=30)["22"]
+    assert not {recommender.items[each.item_id] for each in ranked} & seen(recommender, "22")
+    assert len({each.item_id for each in ranked}) == 30
+    assert all(one.score >= other.score for one, other in zip(ranked, ranked[1:], strict=False))
+
+
+def test_llmcf_ranks_all_items_by_the_examples_of_a_user_and_a_history(run, monkeypatch):
+    short = {"backbone.hidden_size": 8, "backbone.inner_size": 8, "backbone.MAX_ITEM_LIST_LENGTH": 5}
+    own = {**REASONED, **short, "backbone.train_batch_size": 512, "in_context.width": 8, "examples.count": 2}
+    result = run("LLMCF", own, protocol="loo_full", backbone="SASRec")
+    recommender = result.recommender()
+    scorer, (phase, contexts) = recommender.scorer, tested(recommender)
+    alone, together = recommender("1", k=10)["1"], recommender(["22", "1"], k=10)["1"]
+    assert [each.score for each in together] == pytest.approx([each.score for each in alone], rel=1e-4)
+    assert "who the user is" in scorer.history_alone
+    method, rows = scorer._method, load_rows(result.artifacts["split"].folder)
+    stored = training.load_tensors(result.artifacts["shown"], "shown")["shown"].numpy()
+    examples = stored[rows.numbers("test")]
+    assert (scorer._examples(method.rows) >= 0).any() and (examples >= 0).any()
+    monkeypatch.setattr(scorer, "_examples", lambda rows: examples)  # today's are later ones than a test's
+    every = np.tile(np.arange(1, recommender.split.n_items), (len(contexts), 1))
+    found = scorer.score(contexts, every)
+    method.rows, method.shown = rows, stored  # as its evaluation has them
+    scored = 0
+    for interaction, *_ in scorer.session.numbered_loaders(rows)["test"]:
+        expected = method.full_sort_predict(interaction)[:, 1:].detach()
+        places = np.searchsorted(phase.users, interaction["user_id"].numpy())
+        np.testing.assert_allclose(found[places], expected.numpy(), rtol=1e-4, atol=1e-6)
+        scored += len(places)
+    assert scored == len(contexts) and np.array_equal(phase.users, np.unique(phase.users))
 
 
 def test_all_scores_at_once_are_those_of_single_rows(run):
@@ -147,32 +226,94 @@ def test_items_that_training_never_saw_are_scored_by_their_text(run, tmp_path):
         run("BPR").recommender(items=file)
 
 
-def test_a_new_item_with_a_known_items_text_gets_its_text_embedding(run, tmp_path):
-    from llmbole.data.text import ItemText
-    from llmbole.model import training
-
-    result = run("ALLMRec", ALLMREC)
-    plain = result.recommender()
-    text = ItemText.load(result.artifacts["data"].folder, plain.split.item_tokens)
-    place = plain.items["50"]
-    file = tmp_path / "new.csv"
+def copied(result, recommender, file):
+    """A file with `copy`, an item of the very text of item 50, in front of item 50 and of those of `NEW`."""
+    text = ItemText.load(result.artifacts["data"].folder, recommender.split.item_tokens)
+    place = recommender.items["50"]
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["item_id", "title", "description", "categories"])
-        writer.writerow(
-            ["copy", text.title[place], text.description[place], "|".join(text.categories[place])]
-        )
+        known = (text.title[place], text.description[place], "|".join(text.categories[place]))
+        writer.writerow(["copy", *known])
+        writer.writerows([name, title, "", kind] for name, title, kind in csv.reader(NEW.splitlines()[1:]))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "protocol"),
+    [
+        ("MoRec", {}, "loo_rank20"),
+        ("MoRec", {"items.encoder": "tuned", "items.blocks": 1, "backbone.epochs": 1}, "loo_rank20"),
+        ("RecFormer", READERS["RecFormer"], "loo_rank20"),
+        ("RecGen", RECGEN, "loo_ctr"),
+        ("TALLRec", CHOOSERS["TALLRec"], "loo_rank20"),
+    ],
+)
+def test_equal_texts_have_equal_scores(opened, tmp_path, model, settings, protocol):
+    result, plain = opened(model, settings, protocol)
+    file = copied(result, plain, tmp_path / "new.csv")
+    _, recommender = opened(model, settings, protocol, items=file)
+    for ranked in recommender(["1", "22", "5"], with_seen=True).values():
+        score = {each.item_id: each.score for each in ranked}
+        assert set(score) == {"copy", "50", "new-1", "new-2"} and np.isfinite(list(score.values())).all()
+        tolerance = 1e-6 if model == "RecGen" else 0  # prompts, each with a place of its own in a batch
+        assert score["copy"] == pytest.approx(score["50"], rel=tolerance, abs=0)
+        assert score["new-1"] == pytest.approx(score["new-2"], rel=tolerance, abs=0)
+        assert score["new-1"] != pytest.approx(score["50"], rel=1e-6)
+    (given,) = plain.rank([plain.query("1", k=1, items=["50"], with_seen=True)])
+    (known,) = recommender.rank([recommender.query("1", k=1, items=["50"], with_seen=True)])
+    assert known[0].score == pytest.approx(given[0].score, rel=1e-6)
+
+
+def test_a_new_item_is_read_as_the_data_sets_own_items_are(opened, tmp_path):
+    result, plain = opened("RecFormer", READERS["RecFormer"])
+    file, place = copied(result, plain, tmp_path / "new.csv"), plain.items["50"]
+    _, recommender = opened("RecFormer", READERS["RecFormer"], items=file)
+    model, copy = recommender.scorer.model, recommender.items["copy"]
+    first = training.load_tensors(result.artifacts["encoder"], "weights")
+    tuned = training.load_tensors(result.artifacts["tuned"], "weights")
+    assert torch.equal(model.table[: plain.split.n_items], tuned["table"])
+    assert torch.equal(model.encoder.places.weight, tuned["encoder.places.weight"])
+    parts = {name.removeprefix("encoder."): part for name, part in first.items() if name != "table"}
+    model.encoder.load_state_dict(parts)
+    torch.testing.assert_close(model.table[copy], model._encode(torch.tensor([place]))[0].detach())
+    for settings in ({}, {"items.encoder": "tuned", "items.blocks": 1, "backbone.epochs": 1}):
+        _, recommender = opened("MoRec", settings, items=file)
+        recommender("1", with_seen=True)
+        table = recommender.scorer.model._table
+        assert len(table) == plain.split.n_items + 3  # copy, new-1 and new-2
+        torch.testing.assert_close(table[copy], table[place])
+        assert not torch.allclose(table[copy + 1], table[place])
+
+
+def test_a_new_item_with_a_known_items_text_gets_its_text_embedding(run, tmp_path):
+    result = run("ALLMRec", ALLMREC)
+    plain = result.recommender()
+    file, place = copied(result, plain, tmp_path / "new.csv"), plain.items["50"]
     model = result.recommender(items=file).scorer.model
     stored = training.load_tensors(result.artifacts["alignment"], "items")["text"][place]
-    assert len(model.items) == plain.split.n_items + 1
+    assert len(model.items) == plain.split.n_items + 3
     np.testing.assert_allclose(
-        model.items[-1].numpy(), model.standardized(stored).numpy(), rtol=1e-3, atol=1e-4
+        model.items[-3].numpy(), model.standardized(stored).numpy(), rtol=1e-3, atol=1e-4
     )
 
 
-def test_an_llm_without_a_backbone_ranks_what_it_is_given(run, tmp_path, monkeypatch):
-    result = run("LLMOnly")
-    with pytest.raises(SettingsError, match="LLMOnly ranks lists of items and has no backbone"):
+def test_updates_of_an_llm_that_ranks_are_those_of_its_evaluation(opened):
+    result, recommender = opened("TALLRec", CHOOSERS["TALLRec"])
+    phase, contexts = tested(recommender)
+    candidates = np.asarray(phase.candidates)
+    check_ranks(
+        result, recommender, recommender.scorer._batch(contexts, candidates)
+    )  # in the evaluation's order
+    _, untuned = opened("LLMOnly", CHOOSERS["LLMOnly"])
+    scores = [each.scorer.score(contexts, candidates) for each in (recommender, untuned)]
+    assert not np.allclose(*scores)
+
+
+@pytest.mark.parametrize("model", CHOOSERS)
+def test_an_llm_without_a_backbone_ranks_what_it_is_given(run, tmp_path, monkeypatch, model):
+    result = run(model, CHOOSERS[model], protocol="loo_rank20")
+    with pytest.raises(SettingsError, match=f"{model} ranks lists of items and has no backbone"):
         result.recommender()("1")
     with pytest.raises(SettingsError, match="no backbone that could choose 5"):
         result.recommender(shortlist=5)
@@ -356,12 +497,11 @@ def test_the_python_interface_takes_an_id_a_result_or_settings(run, shared, raw_
 
 
 def test_a_method_that_cannot_is_refused_with_the_reason():
-    from llmbole import registry
-    from llmbole.model.scorer import opener
-
-    for name in registry.method_names():
-        if name in ("Llama4Rec", "IFT"):
-            with pytest.raises(SettingsError, match=f"{name} asks its LLM about lists"):
-                opener(registry.method(name))
+    forms = [form for name in registry.method_names() for form in registry.forms(name)]
+    assert {"CTRL", "CTRL.ranking", "TALLRec.ranking"} < set(forms)
+    for form in forms:
+        if form in ("Llama4Rec", "IFT"):
+            with pytest.raises(SettingsError, match=f"{form} asks its LLM about lists"):
+                opener(registry.method(form))
         else:
-            assert opener(registry.method(name)).needs[:2] == ("data", "split")
+            assert opener(registry.method(form)).needs[:2] == ("data", "split")
