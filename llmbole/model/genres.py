@@ -15,7 +15,7 @@ import torch
 
 from llmbole.data.text import ItemText
 from llmbole.llm.open_question import OpenQuestion
-from llmbole.model import asking, ranking, written
+from llmbole.model import ranking, written
 from llmbole.model.base import LLMRecommender
 from llmbole.model.genre_score import Genres, genres_of, measures, read_genres
 from llmbole.model.session import open_session
@@ -25,13 +25,15 @@ from llmbole.settings import SettingsError, build
 
 
 @dataclass(frozen=True)
-class GenreSettings(asking.AskSettings):
+class GenreSettings:
     """What users are asked about genres.
 
     Attributes:
         ask: Whether they are.
         text: The question, with `{history}` and maybe `{genres}`, the names of all in an order of each prompt's own, so
             that naming the first is worth nothing; what the method's prompt opens with stands before it.
+        max_new_tokens: Longest answer.
+        batch_size: Prompts of one batch.
         users: How many users are asked, drawn at random; null asks all.
         of: What data sets call their items whose categories are genres.
         left_out: Categories that are no genre.
@@ -39,14 +41,22 @@ class GenreSettings(asking.AskSettings):
 
     ask: bool
     text: str
+    max_new_tokens: int
+    batch_size: int
     users: int | None
     of: tuple[str, ...]
     left_out: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        problems = [
+            f"{name} = {getattr(self, name)}: must be at least 1"
+            for name in ("max_new_tokens", "batch_size")
+            if getattr(self, name) < 1
+        ]
         if self.users is not None and self.users < 1:
-            raise ValueError(f"users = {self.users}: must be at least 1, or null")
+            problems.append(f"users = {self.users}: must be at least 1, or null")
+        if problems:
+            raise ValueError("\n".join(problems))
         offered = ("genres",) if "{genres}" in self.text else ()
         written.check_slots(self.text, ("history", *offered))
 
