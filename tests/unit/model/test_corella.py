@@ -162,7 +162,7 @@ def test_layers_that_are_not_there_are_refused(make):
 
 def test_a_joint_training_that_was_killed_ends_like_one_that_was_not(make, rows, tmp_path):
     """Dropout of both models, and the statistics of batch normalisation, are part of what goes on."""
-    own = {name: JOINT[name] for name in tune.TuneSettings.__dataclass_fields__}
+    own = {name: JOINT[name] for name in tune.TuneSettings.__dataclass_fields__ if name in JOINT}
     settings = tune.TuneSettings(**{**own, "batch_size": 2, "steps": 6, "check_every": 1})
 
     def train(folder, dies_at=None):
