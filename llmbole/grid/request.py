@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmbole import experiment, provenance, results
+from llmbole import experiment, provenance, registry, results
 from llmbole.data.convert.report import DataError
 from llmbole.data.own import own_folder
 from llmbole.experiment import Experiment, TableRow
@@ -69,7 +69,7 @@ class TableRequest:
         experiment: The table.
         cells: Those to be run, rows that are missing left out.
         stand_in: Name of the data set that stands in for the table's own.
-        settings: Settings over the experiment's, by dotted name.
+        settings: Settings over the experiment's, by dotted name, but those that change no result.
         store: Folder of artifacts.
         leaderboard: Folder of records and tables.
     """
@@ -159,7 +159,15 @@ def make_request(
         if row.missing is None
         for seed in seeds or found.seeds
     ]
-    return TableRequest(found, tuple(cells), stand_in, over, folders["store"], folders["leaderboard"])
+    kept = {key: value for key, value in over.items() if key not in _run_only(found.rows)}
+    return TableRequest(found, tuple(cells), stand_in, kept, folders["store"], folders["leaderboard"])
+
+
+def _run_only(rows: Sequence[TableRow]) -> set[str]:
+    """Settings of the rows' methods that change no result, such as where a file lies."""
+    models = {str(row.model) for row in rows if row.missing is None}
+    methods = [registry.method(model) for model in models if registry.is_method(model)]
+    return {name for method in methods for name in method.run_only}
 
 
 def _check_settings(over: Mapping[str, Any]) -> None:

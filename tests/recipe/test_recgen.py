@@ -6,6 +6,7 @@ import csv
 
 import pytest
 
+from llmbole.grid.request import make_request
 from llmbole.llm import mmlu
 from llmbole.settings import SettingsError
 
@@ -46,3 +47,10 @@ def test_wrong_settings_are_refused_before_any_work(run, questions):
     ):
         with pytest.raises(SettingsError, match=message):
             run("RecGen", settings, protocol="loo_ctr")
+
+
+def test_a_table_keeps_no_place_of_a_file(questions):
+    pinned = {"ability.data": str(questions), "ability.sha256": "0", "recgen.rows": 24}
+    request = make_request("llmcf/figure4", rows=["Base"], settings=pinned)
+    assert request.settings == {"ability.sha256": "0", "recgen.rows": 24}
+    assert all(cell.settings["ability.data"] == str(questions) for cell in request.cells)
