@@ -84,7 +84,7 @@ def opened(run, small_encoder):
     return open_
 
 
-def tested(recommender):
+def as_tested(recommender):
     """The users of the test as they were when its items came next."""
     phase = recommender.split.phase("test")
     return phase, [Context(int(user), phase.history(row)) for row, user in enumerate(phase.users)]
@@ -107,7 +107,7 @@ def check_ranks(result, recommender, scores):
 @pytest.mark.parametrize("model", RANKERS)
 def test_a_model_that_ranks_scores_as_its_evaluation_does(opened, model):
     result, recommender = opened(model, RANKERS[model])
-    phase, contexts = tested(recommender)
+    phase, contexts = as_tested(recommender)
     check_ranks(result, recommender, recommender.scorer.score(contexts, np.asarray(phase.candidates)))
     ranked = recommender("22", k=30)["22"]
     assert not {recommender.items[each.item_id] for each in ranked} & seen(recommender, "22")
@@ -120,7 +120,7 @@ def test_llmcf_ranks_all_items_by_the_examples_of_a_user_and_a_history(run, monk
     own = {**REASONED, **short, "backbone.train_batch_size": 512, "in_context.width": 8, "examples.count": 2}
     result = run("LLMCF", own, protocol="loo_full", backbone="SASRec")
     recommender = result.recommender()
-    scorer, (phase, contexts) = recommender.scorer, tested(recommender)
+    scorer, (phase, contexts) = recommender.scorer, as_tested(recommender)
     alone, together = recommender("1", k=10)["1"], recommender(["22", "1"], k=10)["1"]
     assert [each.score for each in together] == pytest.approx([each.score for each in alone], rel=1e-4)
     assert "who the user is" in scorer.history_alone
@@ -300,7 +300,7 @@ def test_a_new_item_with_a_known_items_text_gets_its_text_embedding(run, tmp_pat
 
 def test_updates_of_an_llm_that_ranks_are_those_of_its_evaluation(opened):
     result, recommender = opened("TALLRec", CHOOSERS["TALLRec"])
-    phase, contexts = tested(recommender)
+    phase, contexts = as_tested(recommender)
     candidates = np.asarray(phase.candidates)
     check_ranks(
         result, recommender, recommender.scorer._batch(contexts, candidates)
