@@ -47,14 +47,18 @@ class RowScorer:
 
     Args:
         model: The method; its `probabilities(rows, numbers)` are those of rows by number, `[n]`.
+        history_alone: Why it can't score for somebody of whom only the history is known; `None` if it can.
     """
 
     shortlist: int | None = None
     retriever: Scorer | None = None
-    history_alone: str | None = None
 
-    def __init__(self, model: Any) -> None:  # noqa: ANN401 - a method that asks an LLM about rows
-        self.model = model.eval()
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - a method that asks about rows
+        history_alone: str | None = None,
+    ) -> None:
+        self.model, self.history_alone = model.eval(), history_alone
 
     @torch.inference_mode()
     def score(self, contexts: Sequence[Context], items: np.ndarray) -> np.ndarray:

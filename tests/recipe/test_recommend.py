@@ -48,6 +48,16 @@ PAIRS = {
         **{"text_encoder.max_tokens": 4, "adaptor.hidden": 8, "adaptor.width": 4},
     },
     "RecGen": RECGEN,
+    "P5": {
+        **{
+            "tune.steps": 2,
+            "tune.check_every": 1,
+            "tune.rows": 60,
+            "tune.valid_rows": 40,
+            "tune.batch_size": 16,
+        },
+        **{"tune.warmup_steps": 0, "sizes.width": 16, "sizes.inner": 16, "sizes.layers": 1, "sizes.heads": 2},
+    },
     "KD": {**TUNE, "teacher.rows": 300, "backbone.epochs": 1},
     "SASRec": {},
 }

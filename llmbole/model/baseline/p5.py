@@ -23,6 +23,8 @@ from llmbole.llm.seq2seq import Seq2Seq, Sizes
 from llmbole.model import evaluation, pair_prompts, stages, training
 from llmbole.model.base import LLMRecommender
 from llmbole.model.pair_settings import PairTuning
+from llmbole.model.row_scorer import RowScorer, RowsOfToday
+from llmbole.model.scorer import NewItems, opens
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -233,11 +235,17 @@ class P5(LLMRecommender):
 
     def predict(self, interaction: Any) -> Tensor:  # noqa: ANN401 - RecBole's Interaction
         """P(yes) against P(no) of each row's direct sentence. Shape `[B]`, float64."""
-        columns = [interaction[name].tolist() for name in ("user_id", "item_id", SHOWN)]
-        texts = self.prompt.write([DIRECT] * len(interaction), *columns)
+        return self._direct(*(interaction[name].tolist() for name in ("user_id", "item_id")))
+
+    def probabilities(self, rows: RowsOfToday, numbers: np.ndarray) -> Tensor:
+        """As `predict`, of rows by their numbers. Shape `[n]`."""
+        return self._direct(rows.users[numbers].tolist(), rows.items[numbers].tolist())
+
+    def _direct(self, users: Sequence[int], items: Sequence[int]) -> Tensor:
+        texts = self.prompt.write([DIRECT] * len(users), users, items, [()] * len(users))
         parts = [texts[start : start + ROWS_PER_BATCH] for start in range(0, len(texts), ROWS_PER_BATCH)]
         logits = torch.cat([self.lm.first_logits(part, YES_NO) for part in parts])  # [B, 2]
-        return logits.double().softmax(1)[:, 0]
+        return logits.double().softmax(1)[:, 0].cpu()
 
 
 class RatedRows:
@@ -258,6 +266,20 @@ class RatedRows:
         taken = self._rows.interaction(rows)
         taken.update(Interaction({RATING: self._ratings[rows]}))
         return taken
+
+
+@opens(
+    P5,
+    needs=("data", "split", "tuned"),
+    uses=("sizes", "tasks", "llm", "dataset", "protocol", "seed"),
+)
+def open_recommender(
+    run: StageRun, new: NewItems | None, data: Artifact, split: Artifact, tuned: Artifact
+) -> RowScorer:
+    """The tuned encoder-decoder as a scorer."""
+    model = P5.assemble(run, split)
+    pair_prompts.load_learned(model, tuned)
+    return RowScorer(model, history_alone="P5 knows users by their numbers; give a user of the data set")
 
 
 # Departures from the paper:
