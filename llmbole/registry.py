@@ -182,16 +182,16 @@ def learns_labels(name: str) -> bool:
     return name in LABEL_FORMS or learns_only_labels(name)
 
 
-def check_learns_labels(name: str, protocol: Mapping[str, Any]) -> None:
-    """Refuse a model that learns which items are preferred, or come next, where labels are asked for.
+def check_learns_labels(settings: Mapping[str, Any]) -> None:
+    """Refuse a backbone that learns which items are preferred, or come next, where labels are asked for.
 
     Args:
-        name: A conventional model.
-        protocol: A run's settings of its protocol.
+        settings: A run's settings.
 
     Raises:
-        SettingsError: The protocol has labels and the model does not predict any.
+        SettingsError: The protocol has labels and the backbone does not predict any.
     """
+    name, protocol = settings["backbone"]["name"], settings["protocol"]
     if protocol["task"] != "ranking" and not learns_labels(name):
         examples = [*LABEL_LEARNERS, *LABEL_FORMS]
         wanted = "ratings" if protocol["task"] == "rating" else "labels of pairs"

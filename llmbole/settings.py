@@ -11,7 +11,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -309,3 +309,38 @@ def part_problems(parts: Mapping[str, type], settings: Mapping[str, Any]) -> lis
         except SettingsError as error:
             problems.append(str(error))
     return problems
+
+
+Rule = Callable[[Mapping[str, Any]], Iterable[str] | None]
+
+
+def part_checks(*rules: Rule, **named: type) -> type:
+    """A settings class that builds each named part of the settings, and so checks it, and asks rules about the whole.
+
+    Args:
+        *rules: What else is wrong with all settings: messages, or a SettingsError.
+        **named: Setting name to frozen dataclass.
+
+    Returns:
+        A class with `parts`, and with `check(settings)`, which raises one SettingsError with all mistakes.
+    """
+
+    class Checks:
+        parts = named
+
+        @classmethod
+        def check(cls, settings: Mapping[str, Any]) -> None:
+            problems = part_problems(cls.parts, settings)
+            unsound = bool(problems)
+            for rule in rules:
+                try:
+                    problems += rule(settings) or []
+                except SettingsError as error:
+                    problems.append(str(error))
+                except (TypeError, AttributeError):  # a rule may trip over a value that is told of already
+                    if not unsound:
+                        raise
+            if problems:
+                raise SettingsError("\n".join(problems))
+
+    return Checks

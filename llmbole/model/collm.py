@@ -65,23 +65,9 @@ class HybridSettings(pair_prompts.PairTuning):
         return self.tuning in ("T1", "T2")
 
 
-class Checks(pair_prompts.checks(tune=pair_prompts.PairTuning, lora=LoraSettings, hybrid=HybridSettings)):  # type: ignore[misc]
-    """The settings of both steps, and a backbone that can learn labels and has vectors to give."""
-
-    @classmethod
-    def check(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse wrong settings before any work.
-
-        Args:
-            settings: The run's settings.
-
-        Raises:
-            SettingsError: Something is wrong, or the backbone does not fit.
-        """
-        super().check(settings)
-        name = settings["backbone"]["name"]
-        vectors_of(name)
-        registry.check_learns_labels(name, settings["protocol"])
+def _fits(settings: Mapping[str, Any]) -> None:
+    """Refuse a backbone without vectors to give."""
+    vectors_of(settings["backbone"]["name"])
 
 
 @register_model("CoLLM")
@@ -96,7 +82,13 @@ class CoLLM(LLMRecommender):
     """
 
     protocols = pair_prompts.PROTOCOLS
-    settings_class = Checks
+    settings_class = pair_prompts.checks(
+        _fits,
+        registry.check_learns_labels,
+        tune=pair_prompts.PairTuning,
+        lora=LoraSettings,
+        hybrid=HybridSettings,
+    )
     goals = ("backbone_scores", "scores")
     validates = "mapping"
 

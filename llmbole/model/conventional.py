@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from llmbole import registry
 from llmbole.model import stages
 from llmbole.model.scorer import NewItems, Scorer, opens
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.store import Artifact
-
-
-class LabelCheck:
-    """What a model must be able to learn, checked before any work."""
-
-    @staticmethod
-    def check(settings: Mapping[str, Any]) -> None:
-        """Refuse a model that learns which items are preferred, or come next, where labels are asked for.
-
-        Args:
-            settings: The run's settings.
-
-        Raises:
-            SettingsError: The protocol has labels and the model does not predict any.
-        """
-        registry.check_learns_labels(settings["backbone"]["name"], settings["protocol"])
+from llmbole.settings import part_checks
 
 
 class Conventional:
@@ -44,7 +28,7 @@ class Conventional:
     goals: ClassVar[tuple[str, ...]] = ("backbone_scores",)
     validates: ClassVar[str | None] = "backbone"
     run_only: ClassVar[tuple[str, ...]] = ()
-    settings_class = LabelCheck
+    settings_class = part_checks(registry.check_learns_labels)
 
     data = stages.prepare_data
     split = stages.freeze_split

@@ -33,7 +33,7 @@ from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import TEST, stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
-from llmbole.settings import SettingsError, build
+from llmbole.settings import build
 
 # Settings of whatever asks the LLM, and of what reads the CRM too.
 LLM = ("lora", "prompt", "answer", "llm", "dataset", "protocol", "seed")
@@ -78,30 +78,16 @@ class JointSettings(SampleTuning):
             raise ValueError("\n".join(problems))
 
 
-class Checks(pair_prompts.checks(joint=JointSettings, alone=SampleTuning, lora=LoraSettings)):  # type: ignore[misc]
-    """The settings of all stages, and a CRM that learns labels and has hidden layers."""
-
-    @classmethod
-    def check(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse wrong settings before any work.
-
-        Args:
-            settings: The run's settings.
-
-        Raises:
-            SettingsError: Something is wrong, or the backbone does not fit.
-        """
-        super().check(settings)
-        own = {name: value for name, value in settings["routing"].items() if name != "curve"}
-        build(RoutingSettings, own, "routing")
-        name, done = settings["backbone"]["name"], settings["stages"]
-        registry.check_learns_labels(name, settings["protocol"])
-        if done["joint"]:
-            hidden.check_model(name, settings["joint"]["crm_modules"])
-        elif not done["warm_up"]:
-            raise SettingsError(
-                "stages: without warm_up and joint nothing trains the CRM; leave one of them on"
-            )
+def _fits(settings: Mapping[str, Any]) -> list[str]:
+    """Why a CRM has no hidden layers, or is never trained."""
+    own = {name: value for name, value in settings["routing"].items() if name != "curve"}
+    build(RoutingSettings, own, "routing")
+    done = settings["stages"]
+    if done["joint"]:
+        hidden.check_model(settings["backbone"]["name"], settings["joint"]["crm_modules"])
+    if not done["joint"] and not done["warm_up"]:
+        return ["stages: without warm_up and joint nothing trains the CRM; leave one of them on"]
+    return []
 
 
 @register_model("CoReLLa")
@@ -120,7 +106,9 @@ class CoReLLa(LLMRecommender):
     """
 
     protocols = pair_prompts.PROTOCOLS
-    settings_class = Checks
+    settings_class = pair_prompts.checks(
+        registry.check_learns_labels, _fits, joint=JointSettings, alone=SampleTuning, lora=LoraSettings
+    )
     goals = ("backbone_scores", "scores")
 
     data = stages.prepare_data

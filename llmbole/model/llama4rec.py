@@ -35,21 +35,7 @@ from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
-from llmbole.settings import SettingsError, build
-
-_PARTS = {"aggregate": AggregateSettings, "check": CheckSettings, "generate": generation.GenerateSettings}
-
-
-class Checks(llm_ranking.checks(**_PARTS)):  # type: ignore[misc]
-    """The settings of its stages, and what a judge can be asked."""
-
-    @classmethod
-    def check(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse wrong settings before any work: a SettingsError with all mistakes."""
-        super().check(settings)
-        problems = judge.problems(settings)
-        if problems:
-            raise SettingsError("\n".join(problems))
+from llmbole.settings import build
 
 
 @register_model("Llama4Rec")
@@ -61,7 +47,12 @@ class Llama4Rec(LLMRecommender):
 
     protocols = ("loo_full", "loo_rating")
     run_only = generation.RUN_ONLY
-    settings_class = Checks
+    settings_class = llm_ranking.checks(
+        judge.problems,
+        aggregate=AggregateSettings,
+        check=CheckSettings,
+        generate=generation.GenerateSettings,
+    )
     goals = ("backbone_scores", "scores")
 
     data = stages.prepare_data

@@ -31,7 +31,7 @@ from llmbole.model.vectors import vectors_of
 from llmbole.pipeline.run import StageRun, Ticker
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
-from llmbole.settings import SettingsError, build, part_problems
+from llmbole.settings import Rule, build, part_checks
 
 SCORINGS = {
     "likelihood": "candidate_log_likelihood",
@@ -246,10 +246,11 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return np.argsort(order, axis=1, kind="stable") + 1
 
 
-def checks(**more: type) -> type:
+def checks(*rules: Rule, **more: type) -> type:
     """A settings class for methods in which an LLM re-ranks a conventional model's lists or changes its ratings.
 
     Args:
+        *rules: As `llmbole.settings.part_checks` takes them.
         **more: Setting name to frozen dataclass, beyond those of the stages here.
 
     Returns:
@@ -268,15 +269,7 @@ def checks(**more: type) -> type:
         **more,
     }
 
-    class Checks:
-        @classmethod
-        def check(cls, settings: Mapping[str, Any]) -> None:
-            problems = part_problems(parts, settings) + _backbone_problems(settings)
-            problems += data_augmentation.problems(settings) + attributes.problems(settings)
-            if problems:
-                raise SettingsError("\n".join(problems))
-
-    return Checks
+    return part_checks(_backbone_problems, data_augmentation.problems, attributes.problems, *rules, **parts)
 
 
 def _backbone_problems(settings: Mapping[str, Any]) -> list[str]:
@@ -284,7 +277,7 @@ def _backbone_problems(settings: Mapping[str, Any]) -> list[str]:
     name, protocol = settings["backbone"]["name"], settings["protocol"]
     if protocol["task"] == "rating":
         rating_scale(settings["dataset"]["rating"])
-        registry.check_learns_labels(name, protocol)
+        registry.check_learns_labels(settings)
         return []
     if registry.learns_only_labels(name):
         return [

@@ -9,6 +9,7 @@ loaded online.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,42 +31,19 @@ from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
-from llmbole.settings import SettingsError, build, part_problems
+from llmbole.settings import build, part_checks
 
 
-class Checks:
-    """Settings of both halves, and a backbone with a place for one more feature."""
-
-    parts: Mapping[str, type] = {
-        "recgen": RecGenSettings,
-        "generate": GenerateSettings,
-        "reasoning": written.ReasoningSettings,
-        "examples": ExampleSettings,
-        "in_context": InContextSettings,
-    }
-
-    @classmethod
-    def check(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse wrong settings before any work.
-
-        Args:
-            settings: The run's settings.
-
-        Raises:
-            SettingsError: Something is wrong, or the backbone does not fit.
-        """
-        problems = part_problems(cls.parts, settings)
-        if not problems:
-            problems = [*generation.problems(settings, "reasoning"), *recgen.problems(settings)]
-        if problems:
-            raise SettingsError("\n".join(problems))
-        task, training = settings["protocol"]["task"], settings["backbone"]["training"]
-        extra_feature.check_backbone(settings["backbone"]["name"], task)
-        if task == "ranking" and training != "per_prefix":
-            raise SettingsError(
-                f"backbone.training = {training}: in a ranking each prefix of a sequence has a feature of its own; use "
-                "per_prefix, by which the backbone by itself is trained too"
-            )
+def _fits(settings: Mapping[str, Any]) -> list[str]:
+    """Why a backbone has no place for the feature, or is trained in a way that does not read it."""
+    task, training = settings["protocol"]["task"], settings["backbone"]["training"]
+    extra_feature.check_backbone(settings["backbone"]["name"], task)
+    if task != "ranking" or training == "per_prefix":
+        return []
+    return [
+        f"backbone.training = {training}: in a ranking each prefix of a sequence has a feature of its own; use "
+        "per_prefix, by which the backbone by itself is trained too"
+    ]
 
 
 @register_model("LLMCF")
@@ -81,7 +59,16 @@ class LLMCF(LLMRecommender):
 
     protocols = ("loo_ctr", "unified_ctr", "temporal_ratio", "loo_full", "unified_rank")
     run_only = (*generation.RUN_ONLY, *recgen.RUN_ONLY)
-    settings_class = Checks
+    settings_class = part_checks(
+        partial(generation.problems, writing="reasoning"),
+        recgen.problems,
+        _fits,
+        recgen=RecGenSettings,
+        generate=GenerateSettings,
+        reasoning=written.ReasoningSettings,
+        examples=ExampleSettings,
+        in_context=InContextSettings,
+    )
     goals = ("backbone_scores", "scores")
     validates = "online"
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from llmbole.llm.pair_prompt import Answer, Wording
 from llmbole.llm.tune import TuneSettings
-from llmbole.settings import SettingsError, part_problems
+from llmbole.settings import Rule, part_checks
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,14 @@ class PromptSettings(Wording):
             raise ValueError(f"history = {self.history}: must be at least 0")
 
 
-def checks(**parts: type) -> type:
+def checks(*rules: Rule, **parts: type) -> type:
     """A settings class that builds the prompt, the answer and each named part of the settings, and so checks them.
 
     Args:
+        *rules: As `llmbole.settings.part_checks` takes them.
         **parts: Setting name to frozen dataclass.
 
     Returns:
         A class with `check(settings)`.
     """
-
-    class Checks:
-        @classmethod
-        def check(cls, settings: Mapping[str, Any]) -> None:
-            problems = part_problems({"prompt": PromptSettings, "answer": Answer, **parts}, settings)
-            if problems:
-                raise SettingsError("\n".join(problems))
-
-    return Checks
+    return part_checks(*rules, prompt=PromptSettings, answer=Answer, **parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from llmbole.llm.choice import ChoicePrompt, TitleChoice
-from llmbole.settings import SettingsError, part_problems
+from llmbole.settings import Rule, part_checks
 
 CANDIDATES = "candidate_list"
 
@@ -58,34 +58,28 @@ def check_training(settings: Mapping[str, Any]) -> None:
         raise ValueError("\n".join(problems))
 
 
-def checks(*rules: Callable[[Mapping[str, Any]], list[str]], **parts: type) -> type:
+def checks(*rules: Rule, **parts: type) -> type:
     """A settings class that builds each named part of the settings, and so checks it.
 
     Args:
-        *rules: Give what is wrong with settings beyond one part.
+        *rules: As `llmbole.settings.part_checks` takes them.
         **parts: Setting name to frozen dataclass.
 
     Returns:
         A class with `check(settings)`.
     """
 
-    class Checks:
-        @classmethod
-        def check(cls, settings: Mapping[str, Any]) -> None:
-            problems = part_problems(parts, settings)
-            for name in parts:
-                wanted, kept = settings[name].get("positions"), settings.get("positions")
-                if wanted and kept and wanted > kept:
-                    problems.append(
-                        f"{name}.positions = {wanted}: only positions = {kept} are kept; raise that"
-                    )
-            if settings["scoring"] not in SCORINGS:
-                problems.append(f"scoring = {settings['scoring']!r} is none of {', '.join(SCORINGS)}")
-            problems += [problem for rule in rules for problem in rule(settings)]
-            if problems:
-                raise SettingsError("\n".join(problems))
+    def problems(settings: Mapping[str, Any]) -> list[str]:
+        found = []
+        for name in parts:
+            wanted, kept = settings[name].get("positions"), settings.get("positions")
+            if wanted and kept and wanted > kept:
+                found.append(f"{name}.positions = {wanted}: only positions = {kept} are kept; raise that")
+        if settings["scoring"] not in SCORINGS:
+            found.append(f"scoring = {settings['scoring']!r} is none of {', '.join(SCORINGS)}")
+        return found
 
-    return Checks
+    return part_checks(problems, *rules, **parts)
 
 
 SCORINGS = ("candidate_log_likelihood", "generation")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from llmbole.settings import SettingsError, build, flatten, load_yaml, merge, nest, parse_value
+from llmbole.settings import SettingsError, build, flatten, load_yaml, merge, nest, parse_value, part_checks
 
 
 @dataclass(frozen=True)
@@ -120,3 +120,28 @@ def test_dotted_keys_nest_and_flatten():
 def test_a_name_and_a_setting_below_it_go_together(order):
     values = {"backbone": "SASRec", "backbone.epochs": 5}
     assert nest({key: values[key] for key in order}) == {"backbone": {"name": "SASRec", "epochs": 5}}
+
+
+def test_parts_and_rules_are_checked_together():
+    def backbone(settings):
+        raise SettingsError("backbone BPR does not fit")
+
+    def faster(settings):
+        return ["inner.rate: too slow"] if settings["inner"]["rate"] < 1 else []
+
+    checks = part_checks(backbone, faster, inner=Inner, outer=Outer)
+    wrong = {"inner": {"rate": -1.0}, "outer": {"inner": {"rate": 1.0}}}
+    with pytest.raises(SettingsError) as caught:
+        checks.check(wrong)
+    messages = ("rate = -1.0", "layers", "backbone BPR does not fit", "inner.rate: too slow")
+    assert all(message in str(caught.value) for message in messages)
+    sound = {"inner": {"rate": 2.0}, "outer": {"inner": {"rate": 1.0}, "layers": [1]}}
+    assert part_checks(faster, inner=Inner, outer=Outer).check(sound) is None
+
+
+def test_a_rule_that_trips_over_a_wrong_value_hides_no_message_and_no_mistake_of_its_own():
+    checks = part_checks(lambda settings: ["odd"] if settings["inner"]["rate"] % 2 else [], inner=Inner)
+    with pytest.raises(SettingsError, match="rate"):
+        checks.check({"inner": {"rate": None}})
+    with pytest.raises(TypeError):
+        part_checks(lambda settings: settings["inner"] + 1, inner=Inner).check({"inner": {"rate": 1.0}})

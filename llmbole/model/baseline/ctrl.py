@@ -30,7 +30,7 @@ from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
-from llmbole.settings import SettingsError, build, part_problems
+from llmbole.settings import build, part_checks
 from recbole.data.interaction import Interaction
 
 ROWS_PER_BATCH = 4096  # whose sentences are written at once
@@ -48,28 +48,15 @@ class RowAlignSettings(AlignSettings):
     layer: str | None = None
 
 
-class Checks:
-    """The method's own settings, and a backbone that learns labels and has a representation of a row."""
-
-    @staticmethod
-    def check(settings: Mapping[str, Any]) -> None:
-        """Refuse wrong settings before any work.
-
-        Args:
-            settings: The run's settings.
-
-        Raises:
-            SettingsError: Something is wrong, or the backbone does not fit.
-        """
-        problems = part_problems({"sentences": RowTextSettings, "align": RowAlignSettings}, settings)
-        name = settings["backbone"]["name"]
-        if name in registry.LABEL_FORMS or not registry.learns_labels(name):
-            problems.append(
-                f"backbone {name} has no prediction layer, so it represents users and items, not rows; choose a model "
-                "of rows, such as DIN, DCNV2 or DeepFM, or a protocol that ranks, where sequential models are aligned"
-            )
-        if problems:
-            raise SettingsError("\n".join(problems))
+def _fits(settings: Mapping[str, Any]) -> list[str]:
+    """Why a backbone learns no labels, or has no representation of a row."""
+    name = settings["backbone"]["name"]
+    if name not in registry.LABEL_FORMS and registry.learns_labels(name):
+        return []
+    return [
+        f"backbone {name} has no prediction layer, so it represents users and items, not rows; choose a model "
+        "of rows, such as DIN, DCNV2 or DeepFM, or a protocol that ranks, where sequential models are aligned"
+    ]
 
 
 @register_model("CTRL")
@@ -83,7 +70,7 @@ class CTRL(LLMRecommender):
     """
 
     protocols = ("temporal_collm", "temporal_ratio", "unified_ctr", "loo_ctr")
-    settings_class = Checks
+    settings_class = part_checks(_fits, sentences=RowTextSettings, align=RowAlignSettings)
     goals = ("backbone_scores", "scores")
     validates = "tuned"
 

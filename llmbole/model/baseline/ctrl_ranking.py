@@ -32,7 +32,7 @@ from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
-from llmbole.settings import SettingsError, build, part_problems
+from llmbole.settings import build, part_checks
 from recbole.data.interaction import Interaction
 
 TEXT = "text"
@@ -40,28 +40,15 @@ SEQUENTIAL = tuple(name for name, vectors in VECTORS.items() if vectors.reads_it
 """Backbones whose user representation is made of a history."""
 
 
-class Checks:
-    """The method's own settings, and a backbone that reads histories."""
-
-    @staticmethod
-    def check(settings: Mapping[str, Any]) -> None:
-        """Refuse wrong settings before any work.
-
-        Args:
-            settings: The run's settings.
-
-        Raises:
-            SettingsError: Something is wrong, or the backbone does not fit.
-        """
-        problems = part_problems({"sentences": RowTextSettings, "align": AlignSettings}, settings)
-        name = settings["backbone"]["name"]
-        if name not in SEQUENTIAL:
-            problems.append(
-                f"backbone {name} has no representation of a history to align; choose one of {', '.join(SEQUENTIAL)}, "
-                "or a protocol of labelled pairs, where models of rows are aligned"
-            )
-        if problems:
-            raise SettingsError("\n".join(problems))
+def _fits(settings: Mapping[str, Any]) -> list[str]:
+    """Why a backbone reads no histories."""
+    name = settings["backbone"]["name"]
+    if name in SEQUENTIAL:
+        return []
+    return [
+        f"backbone {name} has no representation of a history to align; choose one of {', '.join(SEQUENTIAL)}, "
+        "or a protocol of labelled pairs, where models of rows are aligned"
+    ]
 
 
 @register_model("CTRL", task="ranking")
@@ -76,7 +63,7 @@ class RankingCTRL(LLMRecommender):
     """
 
     protocols = ("loo_rank20", "loo_full", "unified_rank")
-    settings_class = Checks
+    settings_class = part_checks(_fits, sentences=RowTextSettings, align=AlignSettings)
     goals = ("backbone_scores", "scores")
     validates = "tuned"
 

@@ -28,27 +28,13 @@ from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
-from llmbole.settings import SettingsError
 
 
-class Checks(llm_ranking.checks()):  # type: ignore[misc]
-    """The settings of its stages, without what would make it Llama4Rec."""
-
-    @classmethod
-    def check(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse wrong settings before any work.
-
-        Args:
-            settings: The run's settings.
-
-        Raises:
-            SettingsError: Something is wrong, or prompts are augmented.
-        """
-        super().check(settings)
-        if settings["augment"]["prompt"]:
-            raise SettingsError(
-                "augment.prompt = true: IFT's prompts are plain; run Llama4Rec for augmented ones"
-            )
+def _plain(settings: Mapping[str, Any]) -> list[str]:
+    """What would make it Llama4Rec."""
+    if not settings["augment"]["prompt"]:
+        return []
+    return ["augment.prompt = true: IFT's prompts are plain; run Llama4Rec for augmented ones"]
 
 
 @register_model("IFT")
@@ -56,7 +42,7 @@ class IFT(LLMRecommender):
     """The tuned LLM's own order of the conventional model's list, and its own ratings."""
 
     protocols = ("loo_full", "loo_rating")
-    settings_class = Checks
+    settings_class = llm_ranking.checks(_plain)
     goals = ("backbone_scores", "scores")
 
     data = stages.prepare_data

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
-from llmbole.settings import SettingsError, build, part_problems
+from llmbole.settings import build, part_checks
 
 
 @dataclass(frozen=True)
@@ -54,29 +55,9 @@ class KnowledgeSettings(written.WritingSettings):
         written.check_slots(self.item, ("target",))
 
 
-class Checks:
-    """Settings of knowledge and adaptor, and a backbone with a place for more fields."""
-
-    parts: Mapping[str, type] = {
-        "knowledge": KnowledgeSettings,
-        "generate": GenerateSettings,
-        "adaptor": AdaptorSettings,
-    }
-
-    @classmethod
-    def check(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse wrong settings before any work.
-
-        Args:
-            settings: The run's settings.
-
-        Raises:
-            SettingsError: Something is wrong, or the backbone does not fit.
-        """
-        problems = part_problems(cls.parts, settings) or generation.problems(settings, "knowledge")
-        if problems:
-            raise SettingsError("\n".join(problems))
-        extra_feature.check_backbone(settings["backbone"]["name"], settings["protocol"]["task"])
+def _fits(settings: Mapping[str, Any]) -> None:
+    """Refuse a backbone without a place for more fields."""
+    extra_feature.check_backbone(settings["backbone"]["name"], settings["protocol"]["task"])
 
 
 @register_model("KAR")
@@ -92,7 +73,13 @@ class KAR(LLMRecommender):
 
     protocols = ("loo_ctr", "unified_ctr", "temporal_ratio")
     run_only = generation.RUN_ONLY
-    settings_class = Checks
+    settings_class = part_checks(
+        partial(generation.problems, writing="knowledge"),
+        _fits,
+        knowledge=KnowledgeSettings,
+        generate=GenerateSettings,
+        adaptor=AdaptorSettings,
+    )
     goals = ("backbone_scores", "scores")
     validates = "online"
 

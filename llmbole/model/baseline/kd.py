@@ -68,24 +68,6 @@ class TeacherSettings:
             raise ValueError(f"rows = {self.rows}: must be at least 0, which takes all")
 
 
-Parts = pair_prompts.checks(
-    tune=pair_prompts.PairTuning, lora=LoraSettings, teacher=TeacherSettings, distil=DistilSettings
-)
-
-
-class Checks(Parts):  # type: ignore[misc, valid-type]
-    """The settings of teacher and student, and a student that learns labels."""
-
-    @classmethod
-    def check(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse wrong settings before any work; a model that learns to rank is one.
-
-        Raises `SettingsError`: Something is wrong.
-        """
-        super().check(settings)
-        registry.check_learns_labels(settings["backbone"]["name"], settings["protocol"])
-
-
 @register_model("KD")
 class KD(LLMRecommender):
     """A conventional model, the student, with the teacher's probabilities of its training rows.
@@ -97,7 +79,13 @@ class KD(LLMRecommender):
     """
 
     protocols = ("loo_ctr", "unified_ctr", "temporal_ratio")
-    settings_class = Checks
+    settings_class = pair_prompts.checks(
+        registry.check_learns_labels,
+        tune=pair_prompts.PairTuning,
+        lora=LoraSettings,
+        teacher=TeacherSettings,
+        distil=DistilSettings,
+    )
     goals = ("backbone_scores", "scores")
     validates = "student"
 

@@ -27,7 +27,7 @@ from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
-from llmbole.settings import SettingsError, build, part_problems
+from llmbole.settings import build, part_checks
 from llmbole.trainer import all_positions
 
 BACKBONES = ("SASRec", "GRU4Rec")
@@ -58,31 +58,19 @@ class ItemSettings:
             raise ValueError("\n".join(problems))
 
 
-class Checks:
-    """The method's own settings, and a backbone that can read vectors of text."""
-
-    @staticmethod
-    def check(settings: Mapping[str, Any]) -> None:
-        """Refuse wrong settings before any work.
-
-        Args:
-            settings: The run's settings.
-
-        Raises:
-            SettingsError: Something is wrong, or the backbone does not fit.
-        """
-        problems = part_problems({"items": ItemSettings}, settings)
-        name, trained = settings["backbone"]["name"], settings["backbone"]["training"]
-        if name not in BACKBONES:
-            problems.append(
-                f"backbone {name} can't read item vectors made of text; choose {' or '.join(BACKBONES)}"
-            )
-        if trained not in ("auto", "all_positions"):
-            problems.append(
-                f"backbone.training = {trained!r}: the loss compares all positions of a batch; set auto"
-            )
-        if problems:
-            raise SettingsError("\n".join(problems))
+def _fits(settings: Mapping[str, Any]) -> list[str]:
+    """Why a backbone can't read vectors of text."""
+    problems = []
+    name, trained = settings["backbone"]["name"], settings["backbone"]["training"]
+    if name not in BACKBONES:
+        problems.append(
+            f"backbone {name} can't read item vectors made of text; choose {' or '.join(BACKBONES)}"
+        )
+    if trained not in ("auto", "all_positions"):
+        problems.append(
+            f"backbone.training = {trained!r}: the loss compares all positions of a batch; set auto"
+        )
+    return problems
 
 
 @register_model("MoRec")
@@ -99,7 +87,7 @@ class MoRec(LLMRecommender):
 
     added: Tensor
     protocols = ("loo_rank20", "loo_full", "unified_rank")
-    settings_class = Checks
+    settings_class = part_checks(_fits, items=ItemSettings)
     validates = "trained"
     ranks_all_items = True
 

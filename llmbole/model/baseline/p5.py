@@ -29,7 +29,7 @@ from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
-from llmbole.settings import SettingsError, build, close_name, part_problems
+from llmbole.settings import build, close_name, part_checks
 from recbole.data.interaction import Interaction
 
 RATING = "rating"
@@ -75,27 +75,14 @@ class TaskSettings:
             raise ValueError("\n".join(problems))
 
 
-class Checks:
-    """The settings of all parts; ratings are learned only where rows have one of their own."""
-
-    @staticmethod
-    def check(settings: Mapping[str, Any]) -> None:
-        """Refuse wrong settings before any work.
-
-        Args:
-            settings: The run's settings.
-
-        Raises:
-            SettingsError: Something is wrong.
-        """
-        problems = part_problems({"sizes": Sizes, "tasks": TaskSettings, "tune": PairTuning}, settings)
-        if RATING in settings["tasks"]["families"] and settings["protocol"]["labels"]["kind"] != "threshold":
-            problems.append(
-                f"tasks.families: {settings['protocol']['name']} draws negatives, which have no rating; leave out "
-                f"{RATING!r}"
-            )
-        if problems:
-            raise SettingsError("\n".join(problems))
+def _rated(settings: Mapping[str, Any]) -> list[str]:
+    """Why ratings can't be learned: not all rows have one of their own."""
+    if RATING not in settings["tasks"]["families"] or settings["protocol"]["labels"]["kind"] == "threshold":
+        return []
+    return [
+        f"tasks.families: {settings['protocol']['name']} draws negatives, which have no rating; leave out "
+        f"{RATING!r}"
+    ]
 
 
 class Sentences:
@@ -147,7 +134,7 @@ class P5(LLMRecommender):
     """
 
     protocols = pair_prompts.PROTOCOLS
-    settings_class = Checks
+    settings_class = part_checks(_rated, sizes=Sizes, tasks=TaskSettings, tune=PairTuning)
     validates = "tuned"
 
     data = stages.prepare_data

@@ -29,7 +29,7 @@ from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
-from llmbole.settings import SettingsError, build, close_name, part_problems
+from llmbole.settings import build, close_name, part_checks
 from llmbole.trainer.batches import Batches
 
 Attributes = tuple[tuple[str, str], ...]
@@ -113,24 +113,6 @@ class FineTuning:
             raise ValueError("\n".join(problems))
 
 
-class Checks:
-    """The method's own settings."""
-
-    @staticmethod
-    def check(settings: Mapping[str, Any]) -> None:
-        """Refuse wrong settings before any work.
-
-        Args:
-            settings: The run's settings.
-
-        Raises:
-            SettingsError: Something is wrong.
-        """
-        problems = part_problems({"items": ItemSettings, "tune": FineTuning}, settings)
-        if problems:
-            raise SettingsError("\n".join(problems))
-
-
 @register_model("RecFormer")
 class RecFormer(LLMRecommender):
     """The encoder, and a table of all items as it encoded them.
@@ -142,7 +124,7 @@ class RecFormer(LLMRecommender):
 
     table: Tensor
     protocols = ("loo_rank20", "loo_full", "unified_rank")
-    settings_class = Checks
+    settings_class = part_checks(items=ItemSettings, tune=FineTuning)
     validates = "tuned"
     ranks_all_items = True
 

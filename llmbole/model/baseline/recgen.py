@@ -31,7 +31,7 @@ from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import SET, stage
 from llmbole.pipeline.store import Artifact
 from llmbole.registry import register_model
-from llmbole.settings import SettingsError, build, part_problems
+from llmbole.settings import build, part_checks
 
 DATA = "ability.data"
 
@@ -71,26 +71,6 @@ class AbilitySettings:
         return [] if found == self.sha256 else [f"sha256 must be that of the files of {data!r}: {found}"]
 
 
-class Checks:
-    """Settings of the tuning and of the check."""
-
-    parts: Mapping[str, type] = {"recgen": RecGenSettings, "ability": AbilitySettings}
-
-    @classmethod
-    def check(cls, settings: Mapping[str, Any]) -> None:
-        """Refuse wrong settings before any work.
-
-        Args:
-            settings: The run's settings.
-
-        Raises:
-            SettingsError: Something is wrong.
-        """
-        problems = part_problems(cls.parts, settings) or recgen.problems(settings)
-        if problems:
-            raise SettingsError("\n".join(problems))
-
-
 @register_model("RecGen")
 class RecGen(LLMRecommender):
     """An LLM, tuned or as it comes, that says of rows whether the user will choose the item.
@@ -105,7 +85,7 @@ class RecGen(LLMRecommender):
 
     protocols = ("loo_ctr", "unified_ctr", "temporal_ratio")
     run_only = (*recgen.RUN_ONLY, DATA)
-    settings_class = Checks
+    settings_class = part_checks(recgen.problems, recgen=RecGenSettings, ability=AbilitySettings)
 
     data = stages.prepare_data
     split = stages.freeze_split

@@ -170,4 +170,4 @@ def test_settings_that_cannot_be_are_refused(part, changes, message):
         inner, _, last = key.rpartition(".")
         (own[inner] if inner else own)[last] = value
     with pytest.raises(SettingsError, match=message):
-        build(kar.Checks.parts[part], own, part)
+        build(kar.KAR.settings_class.parts[part], own, part)
