@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,7 @@ class Rows:
     ends: np.ndarray
 
 
-class SplitDataset(TimeOrdered, recbole_datasets.Dataset):
+class SplitDataset(TimeOrdered, recbole_datasets.Dataset, ABC):
     """A RecBole dataset whose rows are a split's; RecBole reads the features of users and items only.
 
     RecBole numbers ids by first appearance. It is given each id once, in the split's order, instead of all
@@ -103,9 +104,9 @@ class SplitDataset(TimeOrdered, recbole_datasets.Dataset):
             self._describe_lists(parts[0].sequences)
         return [self._part(rows) for rows in parts]
 
+    @abstractmethod
     def part_rows(self) -> list[Rows]:
         """Rows of training, validation and, if it is not sealed, test."""
-        raise NotImplementedError
 
     def _describe_lists(self, sequences: Mapping[str, np.ndarray]) -> None:
         """Name and describe the history's fields as RecBole's sequential datasets do."""

@@ -113,7 +113,11 @@ def of_record(
     )
     command = f"llmbole reproduce {record.id[:12]} --store={options['store']}"
     found = of_settings(resolved, train=train, command=command)
-    logger.info("record %s: its artifacts, made again by today's code", record.id[:12])
+    logger.warning(
+        "record %s: its own artifacts are not in the store, or of other settings than today's code has; these were "
+        "made of its settings by today's code",
+        record.id[:12],
+    )
     return replace(found, record=record)
 
 

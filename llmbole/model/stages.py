@@ -5,7 +5,7 @@ Heavy imports stand inside the stages, so that a plan needs none of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,14 +199,20 @@ def encode_items(run: StageRun, data: Artifact, split: Artifact, template: str) 
     """
     import torch
 
-    from llmbole.llm import encode
     from llmbole.model import training
 
     texts = item_texts(data, split, template)
-    with run.progress(len(texts), "text") as ticker:
-        vectors = encode.encode_texts(encoder_spec(run), texts, device(run), progress=ticker)  # [n_items, D]
+    vectors = encode_texts(run, texts)  # [n_items, D]
     training.save_tensors(run.folder / "text.safetensors", {"text": torch.from_numpy(vectors)})
     return {"did": f"{len(texts) - 1} texts, width {vectors.shape[1]}"}
+
+
+def encode_texts(run: StageRun, texts: Sequence[str]) -> Any:  # noqa: ANN401 - an array
+    """Vectors of texts by the run's text encoder, in this process; the stage declares it. Shape `[n, D]`."""
+    from llmbole.llm import encode
+
+    with run.progress(len(texts), "text") as ticker:
+        return encode.encode_texts(encoder_spec(run), texts, device(run), progress=ticker)
 
 
 def unseen_items(split: Artifact) -> Any:  # noqa: ANN401 - a Tensor

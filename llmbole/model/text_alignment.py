@@ -1,15 +1,21 @@
-"""Leaves of contrastive alignment with text: its settings, how alike representations are, and the loss of a batch."""
+"""Contrastive alignment with text: its settings, how alike representations are, the loss of a batch, the training."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from llmbole.data.sentences import SentenceSettings
+from llmbole.llm import tune
 from llmbole.llm.tune import TuneSettings
+from llmbole.model import stages, training
+from llmbole.pipeline.run import StageRun
+from recbole.data.interaction import Interaction
 
 
 @dataclass(frozen=True)
@@ -111,3 +117,58 @@ def info_nce(scores: Tensor, temperature: float) -> Tensor:
     own = torch.arange(len(scores), device=scores.device)
     scores = scores / temperature
     return (functional.cross_entropy(scores, own) + functional.cross_entropy(scores.T, own)) / 2
+
+
+def contrastive_loss(rows: Tensor, texts: Tensor, settings: AlignSettings) -> Tensor:
+    """InfoNCE of a batch over sub-representations.
+
+    Args:
+        rows: Projected representations; row b belongs to text b. Shape `[B, M * W]`.
+        texts: Projected text vectors. Shape `[B, M * W]`.
+        settings: M and W, and the temperature.
+
+    Returns:
+        A scalar.
+    """
+    shape = (len(rows), settings.parts, settings.width)
+    return info_nce(similarities(rows.view(shape), texts.view(shape)), settings.temperature)
+
+
+def align(
+    run: StageRun,
+    model: Any,  # noqa: ANN401 - a CTRL
+    settings: AlignSettings,
+    count: int,
+    batch: Callable[[Tensor], Interaction],
+) -> Mapping[str, Any]:
+    """Stage 1's training; the conventional model inside, without the projections, is what the stage keeps.
+
+    Args:
+        run: The stage.
+        model: The method, with its conventional `model`.
+        settings: Of stage 1.
+        count: Aligned rows.
+        batch: Rows with their text vectors, by number.
+
+    Returns:
+        The stage's summary.
+    """
+    # A last batch of one row has nothing to tell it from, and batch normalisation refuses it.
+    count -= count % settings.batch_size == 1
+    schedule = settings.steps(count)
+
+    def loss(numbers: Tensor) -> tuple[Tensor, int]:
+        return model.calculate_loss(batch(numbers).to(stages.device(run))), 0
+
+    with run.progress(schedule.steps, "step") as ticker:
+        tuned = tune.tune(
+            model, loss, count, schedule, seed=run.seed, workspace=run.workspace, progress=ticker
+        )
+    training.save_tensors(run.folder / f"{training.WEIGHTS}.safetensors", model.model.state_dict())
+    run.count(trainable_parameters=sum(parameter.numel() for parameter in model.parameters()))
+    return {
+        "rows": count,
+        "steps": tuned.step,
+        "loss": tuned.loss,
+        "did": f"{count} rows in {tuned.step} steps, contrastive loss {tuned.loss:.4f} in the last epoch",
+    }

@@ -20,12 +20,11 @@ from llmbole.data import splits
 from llmbole.data.pair_rows import SHOWN, PairRows
 from llmbole.data.pairs import PairSplit
 from llmbole.data.sentences import RowSentences
-from llmbole.llm import encode, tune
-from llmbole.model import cf, evaluation, representation, stages, training
+from llmbole.model import cf, evaluation, representation, stages, text_alignment, training
 from llmbole.model.base import LLMRecommender
 from llmbole.model.conventional_scorer import ConventionalScorer
 from llmbole.model.scorer import NewItems, opens
-from llmbole.model.text_alignment import AlignSettings, RowTextSettings, info_nce, similarities
+from llmbole.model.text_alignment import AlignSettings, RowTextSettings, contrastive_loss
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
 from llmbole.pipeline.store import Artifact
@@ -102,10 +101,7 @@ class CTRL(LLMRecommender):
             taken = rows.interaction(numbers)
             columns = [taken[name].tolist() for name in ("user_id", SHOWN, "item_id")]
             texts += sentences.write(*columns)
-        with run.progress(len(texts), "text") as ticker:
-            vectors = encode.encode_texts(
-                stages.encoder_spec(run), texts, stages.device(run), progress=ticker
-            )
+        vectors = stages.encode_texts(run, texts)
         tensors = {"rows": torch.from_numpy(rows.places), TEXT: torch.from_numpy(vectors)}
         training.save_tensors(run.folder / f"{TEXT}.safetensors", tensors)
         return {"example": texts[0], "did": f"{len(texts)} rows, width {vectors.shape[1]}"}
@@ -125,26 +121,12 @@ class CTRL(LLMRecommender):
         model = CTRL(opened.model.requires_grad_(True), vectors.shape[1], settings).to(stages.device(run))
         loader = opened.session.train_loader()
 
-        def loss(numbers: Tensor) -> tuple[Tensor, int]:
+        def batch(numbers: Tensor) -> Interaction:
             taken = loader.take(rows[numbers])
             taken.update(Interaction({TEXT: vectors[numbers]}))
-            return model.calculate_loss(taken.to(stages.device(run))), 0
+            return taken
 
-        # A last batch of one row has nothing to tell it from, and batch normalisation refuses it.
-        count = len(rows) - (len(rows) % settings.batch_size == 1)
-        schedule = settings.steps(count)
-        with run.progress(schedule.steps, "step") as ticker:
-            tuned = tune.tune(
-                model, loss, count, schedule, seed=run.seed, workspace=run.workspace, progress=ticker
-            )
-        training.save_tensors(run.folder / f"{training.WEIGHTS}.safetensors", model.model.state_dict())
-        run.count(trainable_parameters=sum(parameter.numel() for parameter in model.parameters()))
-        return {
-            "rows": count,
-            "steps": tuned.step,
-            "loss": tuned.loss,
-            "did": f"{count} rows in {tuned.step} steps, contrastive loss {tuned.loss:.4f} in the last epoch",
-        }
+        return text_alignment.align(run, model, settings, len(rows), batch)
 
     @stage(
         makes="tuned",
@@ -182,8 +164,7 @@ class CTRL(LLMRecommender):
         """
         rows = self.tabular(representation.represent(self.model, self._layer, interaction))  # [B, M * W]
         texts = self.textual(interaction[TEXT])  # [B, M * W]
-        shape = (len(rows), self.settings.parts, self.settings.width)
-        return info_nce(similarities(rows.view(shape), texts.view(shape)), self.settings.temperature)
+        return contrastive_loss(rows, texts, self.settings)
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Probabilities of the tabular model. Shape `[B]`."""

@@ -20,13 +20,12 @@ from llmbole.data import leak
 from llmbole.data.positions import training_positions
 from llmbole.data.sentences import RowSentences
 from llmbole.data.split import Split
-from llmbole.llm import encode, tune
-from llmbole.model import cf, evaluation, stages, training
+from llmbole.model import cf, evaluation, stages, text_alignment, training
 from llmbole.model.base import LLMRecommender
 from llmbole.model.conventional_scorer import ConventionalScorer
 from llmbole.model.scorer import NewItems, opens
 from llmbole.model.session import no_leaks
-from llmbole.model.text_alignment import AlignSettings, RowTextSettings, info_nce, similarities
+from llmbole.model.text_alignment import AlignSettings, RowTextSettings, contrastive_loss
 from llmbole.model.vectors import VECTORS, vectors_of
 from llmbole.pipeline.run import StageRun
 from llmbole.pipeline.stage import stage
@@ -95,10 +94,7 @@ class RankingCTRL(LLMRecommender):
         shown = found.histories[rows, : settings.history]
         sentences = RowSentences(data.folder, opened, settings, run["dataset"]["words"])
         texts = sentences.write(found.users[rows].tolist(), shown.tolist(), found.targets[rows].tolist())
-        with run.progress(len(texts), "text") as ticker:
-            vectors = encode.encode_texts(
-                stages.encoder_spec(run), texts, stages.device(run), progress=ticker
-            )
+        vectors = stages.encode_texts(run, texts)
         tensors = {"rows": torch.from_numpy(rows), TEXT: torch.from_numpy(vectors)}
         training.save_tensors(run.folder / f"{TEXT}.safetensors", tensors)
         return {"example": texts[0], "did": f"{len(texts)} histories, width {vectors.shape[1]}"}
@@ -123,25 +119,11 @@ class RankingCTRL(LLMRecommender):
         model = RankingCTRL(opened.model.requires_grad_(True), config["model"], widths, settings)
         model = model.to(stages.device(run))
 
-        def loss(numbers: Tensor) -> tuple[Tensor, int]:
-            batch = {"item_id_list": histories[numbers], "item_length": lengths[numbers]}
-            taken = Interaction({**batch, TEXT: vectors[numbers]})
-            return model.calculate_loss(taken.to(stages.device(run))), 0
+        def batch(numbers: Tensor) -> Interaction:
+            columns = {"item_id_list": histories[numbers], "item_length": lengths[numbers]}
+            return Interaction({**columns, TEXT: vectors[numbers]})
 
-        count = len(rows) - (len(rows) % settings.batch_size == 1)  # one row has nothing to tell it from
-        schedule = settings.steps(count)
-        with run.progress(schedule.steps, "step") as ticker:
-            tuned = tune.tune(
-                model, loss, count, schedule, seed=run.seed, workspace=run.workspace, progress=ticker
-            )
-        training.save_tensors(run.folder / f"{training.WEIGHTS}.safetensors", model.model.state_dict())
-        run.count(trainable_parameters=sum(parameter.numel() for parameter in model.parameters()))
-        return {
-            "rows": count,
-            "steps": tuned.step,
-            "loss": tuned.loss,
-            "did": f"{count} histories in {tuned.step} steps, contrastive loss {tuned.loss:.4f} in the last epoch",
-        }
+        return text_alignment.align(run, model, settings, len(rows), batch)
 
     @stage(
         makes="tuned",
@@ -175,8 +157,7 @@ class RankingCTRL(LLMRecommender):
         """
         histories = self.sequential(self.vectors.users(self.model, interaction))  # [B, M * W]
         texts = self.textual(interaction[TEXT])  # [B, M * W]
-        shape = (len(histories), self.settings.parts, self.settings.width)
-        return info_nce(similarities(histories.view(shape), texts.view(shape)), self.settings.temperature)
+        return contrastive_loss(histories, texts, self.settings)
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Scores of the sequential model. Shape `[B]`."""
