@@ -46,24 +46,6 @@ def cards(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def films(movielens_slice, tmp_path_factory):
-    """The slice of ml-100k as a folder of own data, which other processes find by its path."""
-    import pandas
-
-    import llmbole
-
-    rows = pandas.read_csv(movielens_slice / "ml-100k.inter", sep="\t", dtype=str)
-    rows.columns = [name.partition(":")[0] for name in rows.columns]
-    items = pandas.read_csv(movielens_slice / "ml-100k.item", sep="\t", dtype=str, quoting=3)
-    items = items.rename(columns={"item_id:token": "item_id", "movie_title:token_seq": "title"})
-    return llmbole.dataset_from_frames(
-        rows.astype({"rating": float, "timestamp": float}),
-        items[["item_id", "title"]],
-        folder=tmp_path_factory.mktemp("own") / "films",
-    )
-
-
-@pytest.fixture(scope="session")
 def shared(tmp_path_factory) -> Path:
     """Store and leaderboard of all runs of a test session."""
     return tmp_path_factory.mktemp("shared")

@@ -6,10 +6,8 @@ import json
 import os
 
 import numpy as np
-import pandas
 import pytest
 
-import llmbole
 from llmbole import cluster as ray_cluster
 from llmbole import sweep_record
 from llmbole.cli import main
@@ -22,20 +20,6 @@ from llmbole.sweep.request import Resources, Search, make_request, trial_steps
 from llmbole.verify import verify
 
 FEW = {"epochs": 2, "embedding_size": 8}
-
-
-@pytest.fixture(scope="module")
-def films(movielens_slice, tmp_path_factory):
-    """The slice of ml-100k as a folder of own data, which the processes of trials find by its path."""
-    rows = pandas.read_csv(movielens_slice / "ml-100k.inter", sep="\t", dtype=str)
-    rows.columns = [name.partition(":")[0] for name in rows.columns]
-    items = pandas.read_csv(movielens_slice / "ml-100k.item", sep="\t", dtype=str, quoting=3)
-    items = items.rename(columns={"item_id:token": "item_id", "movie_title:token_seq": "title"})
-    return llmbole.dataset_from_frames(
-        rows.astype({"rating": float, "timestamp": float}),
-        items[["item_id", "title"]],
-        folder=tmp_path_factory.mktemp("own") / "films",
-    )
 
 
 @pytest.fixture

@@ -11,10 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-import pandas
 import pytest
-
-import llmbole
 
 KILLS = 8
 SETTINGS = (
@@ -29,20 +26,6 @@ SETTINGS = (
     "--progress=false",
     "--threads=1",
 )
-
-
-@pytest.fixture(scope="module")
-def folder(movielens_slice, tmp_path_factory) -> Path:
-    """The slice of ml-100k as own data."""
-    rows = pandas.read_csv(movielens_slice / "ml-100k.inter", sep="\t", dtype=str)
-    rows.columns = [name.partition(":")[0] for name in rows.columns]
-    items = pandas.read_csv(movielens_slice / "ml-100k.item", sep="\t", dtype=str, quoting=3)
-    items = items.rename(columns={"item_id:token": "item_id", "movie_title:token_seq": "title"})
-    return llmbole.dataset_from_frames(
-        rows.astype({"rating": float, "timestamp": float}),
-        items[["item_id", "title"]],
-        folder=tmp_path_factory.mktemp("own") / "films",
-    )
 
 
 def start(folder: Path, place: Path) -> subprocess.Popen[str]:
@@ -77,14 +60,14 @@ def made(place: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_kills_at_random_points_change_nothing(folder, tmp_path):
+def test_kills_at_random_points_change_nothing(films, tmp_path):
     began = time.monotonic()
-    finish(folder, tmp_path / "whole")
+    finish(films, tmp_path / "whole")
     duration = time.monotonic() - began
     chance = random.Random(2026)
     killed = 0
     for _ in range(KILLS):
-        process = start(folder, tmp_path / "killed")
+        process = start(films, tmp_path / "killed")
         try:
             process.wait(timeout=chance.uniform(0.2, 0.8) * duration)
         except subprocess.TimeoutExpired:
@@ -92,7 +75,7 @@ def test_kills_at_random_points_change_nothing(folder, tmp_path):
             process.wait()
             killed += 1
     assert killed >= KILLS // 2
-    printed = finish(folder, tmp_path / "killed")
+    printed = finish(films, tmp_path / "killed")
     assert "ALLMRec" in printed
     whole, again = made(tmp_path / "whole"), made(tmp_path / "killed")
     assert again == whole

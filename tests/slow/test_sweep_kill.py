@@ -11,11 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-import pandas
 import psutil
 import pytest
-
-import llmbole
 
 KILLS = 5
 TRIALS = 6
@@ -27,20 +24,6 @@ SETTINGS = (
     "--max-concurrent=2",
     "--cpus-per-trial=0.5",
 )
-
-
-@pytest.fixture(scope="module")
-def folder(movielens_slice, tmp_path_factory) -> Path:
-    """The slice of ml-100k as own data."""
-    rows = pandas.read_csv(movielens_slice / "ml-100k.inter", sep="\t", dtype=str)
-    rows.columns = [name.partition(":")[0] for name in rows.columns]
-    items = pandas.read_csv(movielens_slice / "ml-100k.item", sep="\t", dtype=str, quoting=3)
-    items = items.rename(columns={"item_id:token": "item_id", "movie_title:token_seq": "title"})
-    return llmbole.dataset_from_frames(
-        rows.astype({"rating": float, "timestamp": float}),
-        items[["item_id", "title"]],
-        folder=tmp_path_factory.mktemp("own") / "films",
-    )
 
 
 def start(folder: Path, place: Path) -> subprocess.Popen[str]:
@@ -71,14 +54,14 @@ def recorded(place: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_change_neither_trials_nor_the_best(folder, tmp_path):
+def test_kills_at_random_moments_change_neither_trials_nor_the_best(films, tmp_path):
     began = time.monotonic()
-    finish(folder, tmp_path / "whole")
+    finish(films, tmp_path / "whole")
     duration = time.monotonic() - began
     chance = random.Random(2026)
     killed = 0
     for number in range(KILLS):
-        process = start(folder, tmp_path / "killed")
+        process = start(films, tmp_path / "killed")
         try:
             process.wait(timeout=chance.uniform(0.3, 0.9) * duration)
         except subprocess.TimeoutExpired:
@@ -97,7 +80,7 @@ def test_kills_at_random_moments_change_neither_trials_nor_the_best(folder, tmp_
             after = rows(tmp_path / "killed")
             assert all(after[key] == before[key] for key in done)
     assert killed >= 1
-    printed = finish(folder, tmp_path / "killed")
+    printed = finish(films, tmp_path / "killed")
     assert f"| {TRIALS - 1} " in printed
     whole, again = rows(tmp_path / "whole"), rows(tmp_path / "killed")
     assert again == whole and len(whole) == TRIALS
@@ -117,8 +100,8 @@ def trains(process: psutil.Process) -> bool:
 
 
 @pytest.mark.slow
-def test_ctrl_c_prints_what_is_done_and_the_next_run_goes_on(folder, tmp_path):
-    process = start(folder, tmp_path)
+def test_ctrl_c_prints_what_is_done_and_the_next_run_goes_on(films, tmp_path):
+    process = start(films, tmp_path)
     deadline = time.monotonic() + 300
     while not any(row[1] == "finished" for row in rows(tmp_path).values()):
         assert time.monotonic() < deadline and process.poll() is None
@@ -129,7 +112,7 @@ def test_ctrl_c_prints_what_is_done_and_the_next_run_goes_on(folder, tmp_path):
     assert "interrupted; run the same command again" in printed and "| finished" in printed
     done = {key: row for key, row in rows(tmp_path).items() if row[1] == "finished"}
     assert done and not list((tmp_path / "leaderboard").rglob("*.json"))
-    finish(folder, tmp_path)
+    finish(films, tmp_path)
     after = rows(tmp_path)
     assert all(after[key] == row for key, row in done.items())
     assert {row[1] for row in after.values()} == {"finished"} and len(after) == TRIALS

@@ -14,11 +14,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas
 import psutil
 import pytest
 
-import llmbole
 from llmbole.pipeline.store import Store
 from llmbole.results import load_all
 
@@ -29,20 +27,6 @@ STORE_BYTES = 80_000_000  # Ray's least is 75 MiB
 SEEDS = "1,2,3,4,5,6"
 # Nothing of another Ray on this machine is met: all ports are free ones, and Ray's files lie in a folder of the test.
 ANY_PORTS = ("--min-worker-port=0", "--max-worker-port=0")
-
-
-@pytest.fixture(scope="module")
-def films(movielens_slice, tmp_path_factory) -> Path:
-    """The slice of ml-100k as own data."""
-    rows = pandas.read_csv(movielens_slice / "ml-100k.inter", sep="\t", dtype=str)
-    rows.columns = [name.partition(":")[0] for name in rows.columns]
-    items = pandas.read_csv(movielens_slice / "ml-100k.item", sep="\t", dtype=str, quoting=3)
-    items = items.rename(columns={"item_id:token": "item_id", "movie_title:token_seq": "title"})
-    return llmbole.dataset_from_frames(
-        rows.astype({"rating": float, "timestamp": float}),
-        items[["item_id", "title"]],
-        folder=tmp_path_factory.mktemp("own") / "films",
-    )
 
 
 def free_port() -> int:
