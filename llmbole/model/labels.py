@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from llmbole import compat
 from llmbole.config import Config
+from llmbole.model.last_position import fuse_gelu, last_output
 from llmbole.settings import SettingsError, close_name
 
 compat.apply()
@@ -162,12 +163,27 @@ class LikesLightGCN(LightGCN):
 
 
 class EmptySASRec(SASRec):
-    """SASRec that also takes empty histories: their output is that of a padding item at the first position."""
+    """SASRec that also takes empty histories: their output is that of a padding item at the first position.
+
+    Each labelled row has a history of its own, of which only the last output is used: the rest of the last layer is
+    not computed.
+
+    Args:
+        config: Settings.
+        dataset: The training part.
+    """
+
+    def __init__(self, config: Config, dataset: Any) -> None:  # noqa: ANN401 - a RecBole dataset
+        super().__init__(config, dataset)
+        fuse_gelu(self.trm_encoder)
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """The output at the last item of each history, `[B, L]` to `[B, D]`."""
-        output: Tensor = super().forward(item_seq, item_seq_len.clamp(min=1))
-        return output
+        positions = torch.arange(item_seq.shape[1], device=item_seq.device)  # [L]
+        embedded = self.item_embedding(item_seq) + self.position_embedding(positions)
+        hidden = self.dropout(self.LayerNorm(embedded))
+        places = item_seq_len.clamp(min=1) - 1
+        return last_output(self.trm_encoder, hidden, self.get_attention_mask(item_seq), places)
 
     def get_attention_mask(self, item_seq: Tensor, bidirectional: bool = False) -> Tensor:
         """RecBole's mask, where the first position always sees itself, so that no width of padding matters."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from llmbole.model import cf, labels
 from llmbole.model.session import open_split, recbole_settings
 from llmbole.model.vectors import VECTORS
 from llmbole.settings import SettingsError
+from recbole.model.sequential_recommender import SASRec
 
 SMALL = {
     "BPR": {"embedding_size": 8},
@@ -133,6 +136,25 @@ def test_an_empty_history_has_a_vector_that_no_width_of_padding_changes(session)
         earlier = model(history, torch.tensor([2, 2]))
         torch.testing.assert_close(earlier[0], earlier[1])  # the third item comes later
     assert not torch.equal(wide[0], plain[0])
+
+
+def test_sasrec_computed_at_the_last_item_alone_is_recboles(session):
+    opened = session("SASRec", n_heads=2, hidden_act="gelu")
+    model = made(opened)
+    rows = opened.parts[0][torch.arange(60)]
+    histories, lengths = rows["item_id_list"], rows["item_length"]
+    assert set(lengths.tolist()) == set(range(7))
+    lengths = lengths.clamp(min=1)  # RecBole's takes no empty one
+    gradients = []
+    for forward in (model, partial(SASRec.forward, model)):
+        model.zero_grad()
+        outputs = forward(histories, lengths)
+        outputs.square().sum().backward()
+        gradients.append(
+            {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+        )
+        torch.testing.assert_close(outputs, SASRec.forward(model, histories, lengths), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
 
 
 def test_vectors_of_din_are_target_history_and_user_side_by_side(session):
