@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from llmbole.config import Config
-from llmbole.model.labels import ProfileDIN
+from llmbole.model.din import ProfileDIN
 from llmbole.settings import SettingsError, close_name
 from llmbole.trainer import sampled_softmax
 from recbole.data.interaction import Interaction

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from llmbole import compat
 from llmbole.config import Config
+from llmbole.model.din import ProfileDIN
 from llmbole.model.last_position import fuse_gelu, last_output
 from llmbole.settings import SettingsError, close_name
 
@@ -18,7 +19,6 @@ compat.apply()
 
 from recbole.data.interaction import Interaction  # noqa: E402 - the patches come first
 from recbole.model.general_recommender import BPR, LightGCN  # noqa: E402
-from recbole.model.layers import MLPLayers  # noqa: E402
 from recbole.model.sequential_recommender import DIN, SASRec  # noqa: E402
 
 
@@ -190,61 +190,6 @@ class EmptySASRec(SASRec):
         first = torch.arange(item_seq.shape[1], device=item_seq.device) == 0  # [L]
         mask: Tensor = super().get_attention_mask(item_seq + first * (item_seq == 0), bidirectional)
         return mask
-
-
-class ProfileDIN(DIN):
-    """DIN whose MLP also sees the user's own embeddings, as in its paper (Zhou et al., KDD 2018, figure 2).
-
-    RecBole's leaves them out, so that they are never learned.
-
-    Args:
-        config: Settings.
-        dataset: The training part.
-    """
-
-    def __init__(self, config: Config, dataset: Any) -> None:  # noqa: ANN401 - a RecBole dataset
-        super().__init__(config, dataset)
-        profile = self.embedding_layer.num_feature_field["user"] * self.embedding_size
-        widths = [self.dnn_list[0] + profile, *self.mlp_hidden_size]
-        self.dnn_mlp_layers = MLPLayers(widths, activation="Dice", dropout=self.dropout_prob, bn=True)
-        self.dnn_mlp_layers.apply(self._init_weights)
-
-    def forward(self, user: Tensor, item_seq: Tensor, item_seq_len: Tensor, next_items: Tensor) -> Tensor:
-        """Logits of rows. Shape `[B]`."""
-        target, pooled, profile = din_parts(self, user, item_seq, item_seq_len, next_items)
-        hidden = self.dnn_mlp_layers(torch.cat([pooled, target, pooled * target, profile], dim=1))
-        logits: Tensor = self.dnn_predict_layers(hidden).squeeze(1)
-        return logits
-
-
-def din_parts(
-    model: Any,  # noqa: ANN401 - a DIN
-    user: Tensor,
-    item_seq: Tensor,
-    item_seq_len: Tensor,
-    next_items: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What DIN's MLP is given: target item, history pooled with attention to it, and user.
-
-    Args:
-        model: RecBole's DIN, or `ProfileDIN`.
-        user: Shape `[B]`.
-        item_seq: Histories. Shape `[B, L]`.
-        item_seq_len: Their lengths. Shape `[B]`.
-        next_items: Targets. Shape `[B]`.
-
-    Returns:
-        Target `[B, F*E]`, pooled history `[B, F*E]`, user `[B, G*E]`, for F item and G user features, ids included.
-    """
-    sparse, dense = model.embedding_layer(user, torch.cat([item_seq, next_items[:, None]], dim=1))
-
-    def flat(kind: str) -> Tensor:
-        fields = [part[kind] for part in (sparse, dense) if part[kind] is not None]
-        return torch.cat(fields, dim=-2).flatten(start_dim=-2)
-
-    items = flat("item")  # [B, L + 1, F * E]
-    history, target = items[:, :-1], items[:, -1]
-    return target, model.attention(target, history, item_seq_len).squeeze(1), flat("user")
 
 
 FORMS: Mapping[str, type] = {"BPR": BPR, "LightGCN": LikesLightGCN, "SASRec": EmptySASRec}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmbole.model.labels import ProfileDIN, din_parts
+from llmbole.model.din import ProfileDIN, din_parts
 from llmbole.settings import SettingsError, close_name
 from recbole.data.interaction import Interaction
 

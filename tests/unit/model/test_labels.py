@@ -10,7 +10,7 @@ import torch
 
 from llmbole import registry
 from llmbole.data import protocol
-from llmbole.model import cf, labels
+from llmbole.model import cf, din, labels
 from llmbole.model.session import open_split, recbole_settings
 from llmbole.model.vectors import VECTORS
 from llmbole.settings import SettingsError
@@ -169,6 +169,25 @@ def test_vectors_of_din_are_target_history_and_user_side_by_side(session):
     with torch.no_grad():
         hidden = model.dnn_mlp_layers(torch.cat([pooled, target, pooled * target, profile], dim=1))
         torch.testing.assert_close(model.dnn_predict_layers(hidden).squeeze(1).sigmoid(), model.predict(rows))
+
+
+def test_the_attention_of_din_is_recboles_computed_once_per_item(session):
+    model = made(session("DIN"))
+    generator = torch.Generator().manual_seed(0)
+    width = model.att_list[0] // 4
+    items = torch.randn(9, width, generator=generator, requires_grad=True)  # [U, D]
+    target = torch.randn(7, width, generator=generator, requires_grad=True)  # [B, D]
+    history = torch.randint(0, 9, (7, 6), generator=generator)
+    lengths = torch.arange(7)  # 0 to 6
+    found = []
+    for pooled in (
+        din.pooled_history(model.attention, target, items, history, lengths),
+        model.attention(target, items[history], lengths).squeeze(1),
+    ):
+        inputs = (items, target, *model.attention.parameters())
+        found.append((pooled, *torch.autograd.grad(pooled.square().sum(), inputs)))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+    assert not found[0][0][0].any() and found[0][0][1:].any(1).all()  # an empty history pools nothing
 
 
 def test_din_of_ids_alone_has_users_three_times_as_wide_as_items(session):
