@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from llmbole.settings import SettingsError, close_name
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 PROJECT = "llmbole"
+MLFLOW_FILE = "mlflow.db"  # MLflow takes folders of files no longer
 
 
 def check_loggers(names: Sequence[str]) -> None:
@@ -39,7 +41,7 @@ def make_loggers(names: Sequence[str], folder: Path, key: str) -> list[Any]:
 
     Args:
         names: Names of loggers, checked.
-        folder: The sweep's folder; MLflow's runs go to `mlruns` in it unless its own variables name a server.
+        folder: The sweep's folder; MLflow's runs go to `mlflow.db` in it unless its own variable names a server.
         key: The sweep's key; groups its runs.
 
     Returns:
@@ -56,10 +58,8 @@ def make_loggers(names: Sequence[str], folder: Path, key: str) -> list[Any]:
 
             made.append(WandbLoggerCallback(project=PROJECT, group=key[:16]))
         else:
-            import os
-
             from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-            uri = os.environ.get("MLFLOW_TRACKING_URI") or (folder / "mlruns").as_uri()
+            uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / MLFLOW_FILE).resolve()}"
             made.append(MLflowLoggerCallback(tracking_uri=uri, experiment_name=f"{PROJECT}-{key[:16]}"))
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from llmbole.cli import main
 from llmbole.cluster import check_address
 from llmbole.settings import SettingsError
 from llmbole.sweep.cluster import share
+from llmbole.sweep.loggers import make_loggers
 from llmbole.sweep.request import Resources, Search, make_request
 
 RATES = {"sweep.learning_rate": [0.01, 0.1]}
@@ -122,6 +124,19 @@ def test_a_logger_that_is_not_installed_says_what_to_install(ask, monkeypatch, n
         ask(loggers=["tensorboard", name])
     with pytest.raises(SettingsError, match="did you mean 'tensorboard'"):
         ask(loggers=["tensorbord"])
+
+
+def test_mlflow_writes_a_database_in_the_folder_of_the_sweep_or_to_a_server(monkeypatch, tmp_path):
+    monkeypatch.setattr("ray.air.integrations.mlflow.MLflowLoggerCallback", SimpleNamespace)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (made,) = make_loggers(["mlflow"], tmp_path, "0123456789abcdef0123")
+    assert (
+        made.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    )  # folders of files are refused by MLflow 3.17
+    assert made.experiment_name == "llmbole-0123456789abcdef"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    (made,) = make_loggers(["mlflow"], tmp_path, "0123456789abcdef0123")
+    assert made.tracking_uri == "http://127.0.0.1:5000"
 
 
 def test_a_range_needs_another_search_than_a_grid(ask):
