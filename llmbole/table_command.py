@@ -12,6 +12,7 @@ EPILOG = """examples:
   llmbole list experiments
   llmbole table allmrec/table1 --plan
   llmbole table example/conventional --set backbone.epochs=3
+  llmbole table collm/table2 --set llm=lmsys/vicuna-7b-v1.5
   llmbole table allmrec/table1 --dataset=ml-100k --rows='SASRec,MLP-LLM,A-LLMRec' --seeds=1,2,3 --serial
 
 Run the same command again to go on with a table that was stopped: cells on record are skipped. docs/experiments.md
@@ -34,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a setting of all rows that run, such as backbone.epochs=3; may be repeated",
+        help="a setting of all rows that have it, such as llm=FOLDER or backbone.epochs=3; may be repeated",
     )
     parser.add_argument(
         "--plan", action="store_true", help="say what would run, what is cached and shared, how long"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 from llmbole import experiment, provenance, registry, results
 from llmbole.data.convert.report import DataError
 from llmbole.data.own import own_folder
+from llmbole.defaults import has_setting, read_layers
 from llmbole.experiment import Experiment, TableRow
 from llmbole.pipeline.run import Step, plan
 from llmbole.pipeline.store import Store
@@ -18,6 +20,8 @@ from llmbole.recording import recorded
 from llmbole.resolve import Resolved, identified_dataset, resolve
 from llmbole.settings import SettingsError, flatten, load_yaml, properties_folder
 from llmbole.table_run import CellRun
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def make_request(
         dataset: A data set, or a folder of the user's own, that stands in for the table's.
         seeds: Of each cell; none takes the experiment's.
         rows: Names of rows; none takes all.
-        settings: Settings over the experiment's, of all rows; nested or with dotted keys.
+        settings: Settings over the experiment's, of all rows that have them; nested or with dotted keys.
         store: Folder of artifacts; `None` takes that of overall.yaml.
         leaderboard: Folder of records and tables; `None` takes that of overall.yaml.
         raw: Folder of raw files, with a folder for each data set in it if the table has several.
@@ -146,14 +150,16 @@ def make_request(
     _check_settings(over)
     chosen = [found.row(row) for row in rows] or list(found.rows)
     sources = {name: str(source) for name, source in found.datasets.items()}
+    taken = _taken(found, chosen, over)
     stand_in = None
     if dataset is not None:
         folder = own_folder(dataset)
         source = dataset if folder is None else str(folder.resolve())
         stand_in = str(_name_of(source, {**defaults, **folders, "raw": _raw(raw, source, 1)}))
         sources = {stand_in: source}
+    raws = {source: _raw(raw, source, len(sources)) for source in sources.values()}
     cells = [
-        _cell(found, row, column, source, seed, over, {**folders, "raw": _raw(raw, source, len(sources))})
+        _cell(found, row, column, source, seed, taken[row.name], {**folders, "raw": raws[source]})
         for column, source in sources.items()
         for row in chosen
         if row.missing is None
@@ -180,6 +186,30 @@ def _check_settings(over: Mapping[str, Any]) -> None:
         )
 
 
+def _taken(found: Experiment, rows: Sequence[TableRow], over: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of each row, the settings that its model has. One that no row has is left with all, which refuse it by name."""
+    having: dict[str, list[TableRow]] = {key: [] for key in over}
+    for row in (row for row in rows if row.missing is None):
+        layers = read_layers({**_row_settings(found, row), **over})
+        for key in over:
+            if has_setting(str(row.model), key, layers):
+                having[key].append(row)
+    for key, those in having.items():
+        others = [row.name for row in rows if row.missing is None and row not in those]
+        if those and others:
+            logger.info("--set %s is no setting of %s: they run without it", key, ", ".join(others))
+    return {
+        row.name: {key: value for key, value in over.items() if row in having[key] or not having[key]}
+        for row in rows
+    }
+
+
+def _row_settings(found: Experiment, row: TableRow) -> dict[str, Any]:
+    """What the experiment says of a row, by dotted name."""
+    named = {"backbone": row.backbone} if row.backbone else {}
+    return {**named, **flatten(row.settings), "protocol": found.protocol_of(row)}
+
+
 def _name_of(source: str, options: Mapping[str, Any]) -> str:
     """What records call a data set; raw files are fetched if they are not there."""
     return str(identified_dataset(source, options)[0]["name"])
@@ -204,8 +234,7 @@ def _cell(
     over: Mapping[str, Any],
     folders: Mapping[str, Any],
 ) -> Cell:
-    named = {"backbone": row.backbone} if row.backbone else {}
-    settings = {**named, **flatten(row.settings), **over, "protocol": found.protocol_of(row), "seed": seed}
+    settings = {**_row_settings(found, row), **over, "seed": seed}
     paths = {key: str(path) for key, path in folders.items() if path is not None}
     return Cell(row.name, column, seed, str(row.model), source, {**settings, **paths}, os.getcwd())
 

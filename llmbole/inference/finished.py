@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbole import reproduce
+from llmbole.defaults import SPECIFICATIONS, form_of
 from llmbole.llm import identity
 from llmbole.model.scorer import NewItems, Opener, Scorer, opener
 from llmbole.pipeline.run import StageRun, Step, execute
@@ -16,7 +17,7 @@ from llmbole.pipeline.run import plan as plan_stages
 from llmbole.pipeline.stage import stages_of
 from llmbole.pipeline.store import Artifact, Store
 from llmbole.record import Record
-from llmbole.resolve import SPECIFICATIONS, Resolved, form_of, pipeline_of
+from llmbole.resolve import Resolved, pipeline_of
 from llmbole.settings import SettingsError, build
 
 logger = logging.getLogger(__name__)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from llmbole.data.own import own_folder
+from llmbole.defaults import Layer, read_layers, search_space
 from llmbole.pipeline.run import Step, plan
 from llmbole.pipeline.stage import VALID
 from llmbole.pipeline.store import Store
 from llmbole.record import content_hash
-from llmbole.resolve import Layer, Resolved, read_layers, resolve_layers, search_space
+from llmbole.resolve import Resolved, resolve_layers
 from llmbole.settings import SettingsError, close_name, nest
 from llmbole.sweep import space as spaces
 from llmbole.sweep.loggers import check_loggers

@@ -17,80 +17,43 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "llmbole"
 
+COMMANDS = (
+    "cli",
+    "sweep_command",
+    "table_command",
+    "reproduce_command",
+    "recommend_command",
+    "serve_command",
+    "leaderboard_command",
+    "ability_command",
+    "__main__",
+)
+RUNS = ("api", "defaults", "grid", "inference", "recording", "reproduce", "sweep", "resolve")
+RESULTS = (
+    "render",
+    "report",
+    "charts",
+    "experiment",
+    "experiment_page",
+    "table_run",
+    "table_values",
+    "protocol_page",
+    "method_page",
+    "tables",
+    "markdown",
+    "verify",
+    "results",
+    "sweep_record",
+    "record",
+    "provenance",
+    "significance",
+)
+RECBOLE_SIDE = ("config", "data", "evaluator", "recommender", "trainer")
+GROUND = ("registry", "settings", "compat", "cluster")
 # Top to bottom. A part imports parts below it, and of its own layer where PEERS says so.
-LAYERS = (
-    (
-        "cli",
-        "sweep_command",
-        "table_command",
-        "reproduce_command",
-        "recommend_command",
-        "serve_command",
-        "leaderboard_command",
-        "ability_command",
-        "__main__",
-    ),
-    ("serve",),
-    ("api", "grid", "inference", "recording", "reproduce", "sweep", "resolve"),
-    (
-        "render",
-        "report",
-        "charts",
-        "experiment",
-        "experiment_page",
-        "table_run",
-        "table_values",
-        "protocol_page",
-        "method_page",
-        "tables",
-        "markdown",
-        "verify",
-        "results",
-        "sweep_record",
-        "record",
-        "provenance",
-        "significance",
-    ),
-    ("model",),
-    ("config", "data", "evaluator", "recommender", "trainer", "llm", "pipeline"),
-    ("registry", "settings", "compat", "cluster"),
-)
+LAYERS = (COMMANDS, ("serve",), RUNS, RESULTS, ("model",), (*RECBOLE_SIDE, "llm", "pipeline"), GROUND)
 # Parts of one layer that may know each other; llm and pipeline stand alone.
-PEERS = (
-    {
-        "cli",
-        "sweep_command",
-        "table_command",
-        "reproduce_command",
-        "recommend_command",
-        "serve_command",
-        "leaderboard_command",
-        "ability_command",
-        "__main__",
-    },
-    {"api", "grid", "inference", "recording", "reproduce", "sweep", "resolve"},
-    {
-        "render",
-        "report",
-        "charts",
-        "experiment",
-        "experiment_page",
-        "table_run",
-        "table_values",
-        "protocol_page",
-        "method_page",
-        "tables",
-        "markdown",
-        "verify",
-        "results",
-        "sweep_record",
-        "record",
-        "provenance",
-        "significance",
-    },
-    {"config", "data", "evaluator", "recommender", "trainer"},
-    {"registry", "settings", "compat", "cluster"},
-)
+PEERS = tuple(map(set, (COMMANDS, RUNS, RESULTS, RECBOLE_SIDE, GROUND)))
 LLM_LIBRARIES = {
     "transformers",
     "peft",
@@ -116,26 +79,7 @@ ALLOWED = {
     "registry": set(),
     "significance": {"numpy", "scipy"},
     "method_page": {"yaml"},
-    **{
-        part: set()
-        for part in (
-            "render",
-            "report",
-            "charts",
-            "experiment",
-            "experiment_page",
-            "table_run",
-            "table_values",
-            "protocol_page",
-            "tables",
-            "markdown",
-            "verify",
-            "results",
-            "sweep_record",
-            "record",
-            "provenance",
-        )
-    },
+    **{part: set() for part in RESULTS if part not in ("significance", "method_page")},
 }
 ONLY_IN = {
     "ray": {"cluster", "sweep", "grid", "llm"},
