@@ -10,6 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from llmbole import experiment, table_run
+from llmbole.excerpt import excerpt
 from llmbole.markdown import MarkdownError, Region, first_difference, regions, splice_markers, write_files
 from llmbole.method_page import published_table, settings_table
 from llmbole.protocol_page import protocol_page
@@ -72,9 +73,9 @@ def render_document(path: Path, results_folder: Path) -> bool:
     """Refresh every generated region of a document.
 
     A region's marker says what stands there: `record=<id>` the table of one run (the id's first digits do),
-    `leaderboard=<protocol>/<dataset>` the page of a leaderboard without its title, `properties=protocols` the table of
-    all protocols, `settings=<method>` the table of a method's settings, `published=<method>` with
-    `tables=<paper>/<table>,...` its published values.
+    `leaderboard=<protocol>/<dataset>` the page of a leaderboard without its title, with `metrics=<name>,...` its ranked
+    rows alone, `properties=protocols` the table of all protocols, `settings=<method>` the table of a method's
+    settings, `published=<method>` with `tables=<paper>/<table>,...` its published values.
 
     Args:
         path: The document.
@@ -116,14 +117,13 @@ def _content(region: Region, results_folder: Path, path: Path) -> str:
     if list(attributes) == ["record"]:
         return record_table(load(_find(attributes["record"], results_folder, where)))
     if list(attributes) == ["leaderboard"]:
-        protocol, _, dataset = attributes["leaderboard"].partition("/")
-        records = _board(results_folder).get((protocol, dataset))
-        if not records:
-            raise MarkdownError(f"{where}: no records of {attributes['leaderboard']} in {results_folder}")
-        return leaderboard(records).partition("\n\n")[2]
+        return leaderboard(_records(attributes["leaderboard"], results_folder, where)).partition("\n\n")[2]
     if attributes == {"properties": "protocols"}:
         return protocol_page()
     try:
+        if set(attributes) == {"leaderboard", "metrics"}:
+            records = _records(attributes["leaderboard"], results_folder, where)
+            return excerpt(records, attributes["metrics"].split(","))
         if list(attributes) == ["settings"]:
             return settings_table(attributes["settings"])
         if set(attributes) == {"published", "tables"}:
@@ -131,10 +131,18 @@ def _content(region: Region, results_folder: Path, path: Path) -> str:
     except MarkdownError as error:
         raise MarkdownError(f"{where}: {error}") from None
     known = (
-        "record=<id>, leaderboard=<protocol>/<dataset>, properties=protocols, settings=<method>, or "
-        "published=<method> tables=<paper>/<table>,..."
+        "record=<id>, leaderboard=<protocol>/<dataset>, with metrics=<name>,... for its ranked rows alone, "
+        "properties=protocols, settings=<method>, or published=<method> tables=<paper>/<table>,..."
     )
     raise MarkdownError(f"{where}: region {region.name} says {attributes or 'nothing'}; give it {known}")
+
+
+def _records(board: str, results_folder: Path, where: str) -> list[Record]:
+    protocol, _, dataset = board.partition("/")
+    records = _board(results_folder).get((protocol, dataset))
+    if not records:
+        raise MarkdownError(f"{where}: no records of {board} in {results_folder}")
+    return records
 
 
 def _find(identity: str, results_folder: Path, where: str) -> Path:

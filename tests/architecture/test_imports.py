@@ -33,6 +33,7 @@ RESULTS = (
     "render",
     "report",
     "charts",
+    "excerpt",
     "experiment",
     "experiment_page",
     "table_run",

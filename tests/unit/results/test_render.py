@@ -289,6 +289,38 @@ def test_documents_are_refreshed_and_checked(append_record: Append, tmp_path: Pa
     assert problem.line == text[: text.index("0.5000")].count("\n") + 1
 
 
+def test_a_document_shows_the_ranked_rows_alone(append_record: Append, tmp_path: Path) -> None:
+    for seed, hit in enumerate([0.5, 0.75, 1.0]):
+        append_record(hit=hit, seed=seed, artifacts={"backbone": f"key{seed}", "projection": f"own{seed}"})
+    document, results_folder = tmp_path / "README.md", tmp_path / "results"
+    marker = "<!-- generated:board leaderboard=loo_rank20/ml-100k metrics={} -->\n<!-- /generated -->\n"
+    document.write_text(marker.format("HIT@1"), encoding="utf-8")
+    assert render_document(document, results_folder)
+    own = {"method": "LightGCN", "backbone": None, "llm": None, **PLAIN}
+    append_record(hit=0.9, **own)  # of one seed: not ranked
+    assert not render_document(document, results_folder)
+    method, backbone = rows(document.read_text(encoding="utf-8"))
+    assert list(method.values()) == ["ALLMRec", "SASRec", "tiny", "default", "0.7500 ± 0.2500", "3"]
+    assert (backbone["method"], backbone["settings"]) == ("SASRec", "backbone alone")
+    seeds(append_record, [0.25, 0.25, 0.25], **{**own, "method": "SASRec"})
+    assert render_document(document, results_folder)
+    found = [(row["method"], row["settings"]) for row in rows(document.read_text(encoding="utf-8"))]
+    assert found == [("ALLMRec", "default"), ("SASRec", "default")]  # its run stands for the backbone alone
+    document.write_text(marker.format("HIT@1,AUC"), encoding="utf-8")
+    with pytest.raises(MarkdownError, match=r"README\.md:1: no ranked row has the metric AUC"):
+        render_document(document, results_folder)
+
+
+def test_a_document_needs_a_ranked_row(append_record: Append, tmp_path: Path) -> None:
+    append_record(hit=0.5)
+    document = tmp_path / "README.md"
+    document.write_text(
+        "<!-- generated:board leaderboard=loo_rank20/ml-100k metrics=HIT@1 -->\n<!-- /generated -->\n"
+    )
+    with pytest.raises(MarkdownError, match="no row of this leaderboard is ranked"):
+        render_document(document, tmp_path / "results")
+
+
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
@@ -299,7 +331,7 @@ def test_documents_are_refreshed_and_checked(append_record: Append, tmp_path: Pa
         (" settings=CoLM", r"README\.md:1: settings=CoLM: no method of this package"),
         (
             " recrod=00000000",
-            "give it record=<id>, leaderboard=<protocol>/<dataset>, properties=protocols, settings=",
+            "give it record=<id>, leaderboard=<protocol>/<dataset>, with metrics=<name>,... for its ranked rows alone",
         ),
     ],
 )
