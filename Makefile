@@ -29,7 +29,7 @@ test-all: $(READY)  ## every test, with the slow proofs
 check: $(READY)  ## lint, format, types, docstrings
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
-	$(BIN)/mypy llmbole
+	$(BIN)/mypy llmbole $(wildcard benchmarks)
 	$(BIN)/pydoclint --quiet llmbole
 
 DATA ?= ../shared/data

@@ -75,6 +75,7 @@ def epoch_seconds(session: Session, mode: str, steps: int, folder: Path) -> tupl
     """Processor seconds of one epoch's training steps, measured on some of them; steps measured, steps in all."""
     config = session.config
     if mode == "all_positions":
+        assert isinstance(session.split, Split)
         sequences = [session.split.train_items(user) for user in range(session.split.n_users)]
         loader: Any = AllPositionsLoader(config, session.dataset, sequences)
         model = causal_model(config["model"]).model_class(config, session.parts[0])

@@ -15,6 +15,7 @@ The last figures are shares of the seconds of whole stages as `run_benchmark.py`
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import tempfile
 import time
@@ -142,7 +143,7 @@ class Share:
             self.started = time.perf_counter()
             backward(loss, *given, **named)
 
-        self.lm.hidden, self.lm.head, Tensor.backward = hooked, timed(head), started  # type: ignore[method-assign]
+        self.lm.hidden, self.lm.head, Tensor.backward = hooked, timed(head), started  # type: ignore[assignment,method-assign]
         try:
             yield
         finally:
@@ -150,6 +151,11 @@ class Share:
 
     def reached(self, gradient: Tensor) -> None:
         self.inside += time.perf_counter() - self.started
+
+
+def total_loss(model: Alignment, batch: Any) -> Tensor:  # noqa: ANN401
+    """The sum of the losses."""
+    return torch.stack(model.calculate_loss(batch)).sum()
 
 
 def stage_1(run: StageRun, artifacts: dict[str, Artifact], samples: int) -> None:
@@ -164,14 +170,11 @@ def stage_1(run: StageRun, artifacts: dict[str, Artifact], samples: int) -> None
     texts = stages.item_texts(data, split, settings.text)
     for tuned in (False, True):
         print(f"stage 1, {'tuned' if tuned else 'frozen'} text encoder, batch {settings.batch_size}")
-        ours = Alignment(
-            items, stages.text_vectors(run, data, split, text, settings.text, tuned=tuned), settings
-        )
+        source = stages.text_vectors(run, data, split, None if tuned else text, settings.text)
+        ours = Alignment(items, source, settings)
         plain = Alignment(items, PlainTexts(run, texts, tuned=tuned), settings)
         rates = [
-            samples_per_second(
-                name, update(model, lambda batch, own=model: sum(own.calculate_loss(batch))), batches, samples
-            )
+            samples_per_second(name, update(model, functools.partial(total_loss, model)), batches, samples)
             for name, model in (("plain, texts encoded again", plain), ("llmbole", ours))
         ]
         print(f"  {rates[1] / rates[0]:.1f} x")

@@ -15,6 +15,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import torch
 from llmbole.config import Config
 from llmbole.data import cards, protocol, source, splits
 from llmbole.data.numbered import ROW, NumberedRows, as_tensors
+from llmbole.data.pairs import PairSplit
 from llmbole.data.text import ItemText
 from llmbole.llm import encode, nearest
 from llmbole.model import examples, extra_feature
@@ -59,12 +61,16 @@ def assemble(session: Session, folder: Path, rows: NumberedRows, asked: np.ndarr
     search = build(ExampleSettings, {**defaults["examples"], "count": count}, "examples")
     shown = examples.retrieve(rows, chosen, text, search, 1, asked=asked)
     settings = build(InContextSettings, defaults["in_context"], "in_context")
-    histories = rows.histories(chosen, settings.history)
-    columns = as_tensors(rows.users[chosen], rows.items[chosen], histories, rows.labels[chosen])
+    past = rows.histories(chosen, settings.history)
+    users, items, histories, labels = as_tensors(
+        rows.users[chosen], rows.items[chosen], past, rows.labels[chosen]
+    )
     reasoning = torch.from_numpy(random.normal(size=(len(chosen), TEXT_WIDTH)).astype(np.float32))
     words = ItemText.load(folder, rows.split.item_tokens).categories
     tables = ItemTables(torch.from_numpy(text), (label_table(words),))
-    in_context = InContext(rows.split.n_users, tables, Examples(*columns, reasoning), settings)
+    in_context = InContext(
+        rows.split.n_users, tables, Examples(users, items, histories, labels, reasoning), settings
+    )
     return LLMCF(extra_feature.make(session, settings.width), in_context, rows, shown)
 
 
@@ -115,7 +121,8 @@ def report(name: str, base: list[float], own: list[float], rows: int) -> None:
 
 def measure(session: Session, folder: Path, steps: int, count: int) -> None:
     """Train and score both, side by side."""
-    rows = NumberedRows(session.split)  # type: ignore[arg-type] - loo_ctr labels pairs
+    assert isinstance(session.split, PairSplit)
+    rows = NumberedRows(session.split)
     loaders = session.numbered_loaders(rows)
     batches = [batch for batch, _ in zip(loaders["train"], range(steps), strict=False)]
     scored = [batch[0] for batch, _ in zip(loaders["test"], range(steps), strict=False)]
@@ -130,16 +137,16 @@ def measure(session: Session, folder: Path, steps: int, count: int) -> None:
     optimizers = [torch.optim.Adam(found.parameters()) for found in (plain, model)]
     base, own = [], []
     for batch in batches:
-        base.append(timed(lambda batch=batch: train_step(plain, optimizers[0], batch)))
-        own.append(timed(lambda batch=batch: train_step(model, optimizers[1], batch)))
+        base.append(timed(partial(train_step, plain, optimizers[0], batch)))
+        own.append(timed(partial(train_step, model, optimizers[1], batch)))
     report("training", base[1:], own[1:], len(batches[0]))  # the first one warms up
     found = [{name: timed(part) for name, part in parts(model, batch).items()} for batch in batches]
     for name in found[0]:
         logger.info("  %-18s %8.2f ms", name, np.median([each[name] for each in found]))
     plain.eval(), model.eval()
     with torch.inference_mode():
-        base = [timed(lambda batch=batch: plain.predict(batch)) for batch in scored]
-        own = [timed(lambda batch=batch: model.predict(batch)) for batch in scored]
+        base = [timed(partial(plain.predict, batch)) for batch in scored]
+        own = [timed(partial(model.predict, batch)) for batch in scored]
     report("scoring", base, own, len(scored[0]))
     logger.info("in all steps: %(searches)d searches, %(encodings)d encodings", calls)
 

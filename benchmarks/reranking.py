@@ -83,7 +83,7 @@ def plain_generation(lm: LanguageModel, prompts: list[Encoded], longest: int) ->
     texts = []
     for prompt in prompts:
         ids = torch.tensor([prompt.ids], device=lm.device)
-        found = lm.model.generate(  # type: ignore[operator] - transformers types it as a tensor
+        found = lm.model.generate(  # type: ignore[operator]
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=longest,

@@ -40,7 +40,8 @@ class Load:
     """
 
     def __init__(self, port: int, requests: int, clients: int) -> None:
-        self.port, self.seconds, self.errors = port, [], 0
+        self.port, self.errors = port, 0
+        self.seconds: list[float] = []
         self._numbers, self._lock = iter(range(requests)), threading.Lock()
         self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
 

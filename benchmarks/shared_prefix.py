@@ -103,7 +103,7 @@ def generate(lm: LanguageModel, prompts: list[Encoded], force: bool) -> int:
     steps = 0
     for start in range(0, len(prompts), 2):
         embeddings, mask = embed(lm, prompts[start : start + 2])
-        ids = lm.model.generate(
+        ids = lm.model.generate(  # type: ignore[operator]
             inputs_embeds=embeddings,
             attention_mask=mask,
             max_new_tokens=NEW_TOKENS,

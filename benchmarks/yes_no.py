@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -35,6 +36,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from llmbole.data import cards, joined, protocol, splits
 from llmbole.data.pair_rows import SHOWN, SHOWN_RATINGS, PairRows
+from llmbole.data.pairs import PairSplit
 from llmbole.data.text import ItemText
 from llmbole.llm import shared_prefix, yes_no
 from llmbole.llm.backbone import LanguageModel, load
@@ -63,7 +65,7 @@ class Rows:
     titles: list[str]
 
 
-def test_rows(name: str, count: int, prompt: Mapping[str, str]) -> Rows:
+def test_rows(name: str, count: int, prompt: Mapping[str, Any]) -> Rows:
     """The first test rows of ml-100k under a protocol, with the history that a method's prompt shows."""
     package = importlib.util.find_spec("recbole")
     assert package is not None and package.origin is not None
@@ -78,6 +80,7 @@ def test_rows(name: str, count: int, prompt: Mapping[str, str]) -> Rows:
         joined.prepare([card], [raw], data, lambda *done: None, Path(folder))
         splits.freeze(rules, card, data, frozen)
         split = splits.load(frozen)
+        assert isinstance(split, PairSplit) and card.label is not None
         likes = prompt["shown"] == "likes" and name != "loo_ctr"
         taken = PairRows(
             split, "test", shown=prompt["history"], liked_from=card.label.positive_from if likes else None
@@ -127,7 +130,10 @@ def best(
 
 def template_alone(run: Callable[[], Tensor]) -> Tensor:
     """A run in which groups of prompts share nothing."""
-    no_groups = lambda symbols, shared: ([], list(range(len(symbols))))  # noqa: E731
+
+    def no_groups(symbols: Sequence[list[int]], shared: int) -> tuple[list[shared_prefix.Group], list[int]]:
+        return [], list(range(len(symbols)))
+
     with mock.patch.object(shared_prefix, "partition", no_groups):
         return run()
 
@@ -136,7 +142,7 @@ def positions(run: Callable[[], Tensor]) -> int:
     """How many positions, padding included, the LLM reads in a run."""
     read, hidden = [], LanguageModel.hidden
 
-    def counting(lm: LanguageModel, embeddings: Tensor, *more: object, **named: object) -> Tensor:
+    def counting(lm: LanguageModel, embeddings: Tensor, *more: Any, **named: Any) -> Tensor:  # noqa: ANN401
         read.append(embeddings.shape[0] * embeddings.shape[1])
         return hidden(lm, embeddings, *more, **named)
 
@@ -178,7 +184,7 @@ def main() -> None:
     encoding = time.perf_counter() - start
     few = texts[:: max(1, len(texts) // 100)]
     scored = functools.partial(text.probabilities, texts)
-    runs = {
+    runs: dict[str, Callable[[], Tensor]] = {
         "plain": lambda: plain(text, few),
         "template alone": lambda: template_alone(scored),
         "scored": scored,
