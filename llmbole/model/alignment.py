@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from llmbole.model import ranking
 from llmbole.model.base import LLMRecommender
+from llmbole.model.training import parameter_groups
 
 Interaction = Mapping[str, Tensor]  # RecBole's Interaction, of which only the columns are read
 
@@ -35,12 +36,18 @@ class AlignSettings:
     score: Literal["sum", "mean"]
     positions: int
     learning_rate: float
+    encoder_learning_rate: float | None
     schedule: Literal["constant", "linear"]
     batch_size: int
     epochs: int
 
     def __post_init__(self) -> None:
         ranking.check_training(asdict(self))
+        rate = self.encoder_learning_rate
+        if rate is not None and not 0 < rate < float("inf"):
+            raise ValueError(
+                f"encoder_learning_rate = {rate}: must be a number above 0, or null for learning_rate"
+            )
         if not (self.matching or self.reconstruction or self.recommendation):
             raise ValueError("every loss is off; leave matching, reconstruction or recommendation on")
 
@@ -93,6 +100,10 @@ class Alignment(LLMRecommender):
             if on.recommendation
             else zero,  # L_rec
         )
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained; a text encoder that learns may have a learning rate of its own."""
+        return parameter_groups(self, self.text, self.settings.encoder_learning_rate)
 
     @torch.inference_mode()
     def embeddings(self) -> dict[str, Tensor]:

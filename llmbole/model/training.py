@@ -146,6 +146,24 @@ def _sampler(split: Split) -> NegativeSampler:
     return NegativeSampler(users, np.concatenate(sequences), split.n_train_items)
 
 
+def parameter_groups(model: nn.Module, part: nn.Module, rate: float | None) -> list[dict[str, Any]]:
+    """What a model trains, as torch's optimizers take it, a part of it with a learning rate of its own.
+
+    Args:
+        model: The model.
+        part: A module in it.
+        rate: The part's learning rate; `None` is the model's.
+
+    Returns:
+        A group, and a second one if the part learns.
+    """
+    inside = {id(parameter) for parameter in part.parameters()}
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    slow = [parameter for parameter in learned if id(parameter) in inside]
+    groups: list[dict[str, Any]] = [{"params": [each for each in learned if id(each) not in inside]}]
+    return [*groups, {"params": slow, **({} if rate is None else {"lr": rate})}] if slow else groups
+
+
 def decay_linearly(optimizer: torch.optim.Optimizer, steps: int) -> None:
     """Let an optimizer's learning rate fall from its first value to 0 over so many steps.
 

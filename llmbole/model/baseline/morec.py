@@ -170,11 +170,7 @@ class MoRec(LLMRecommender):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What is trained, the text encoder's blocks with a learning rate of their own."""
-        encoder = {id(parameter) for parameter in self.text.parameters()}
-        learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        slow = [parameter for parameter in learned if id(parameter) in encoder]
-        groups: list[dict[str, Any]] = [{"params": [each for each in learned if id(each) not in encoder]}]
-        return [*groups, {"params": slow, "lr": self.settings.learning_rate}] if slow else groups
+        return training.parameter_groups(self, self.text, self.settings.learning_rate)
 
     def train(self, mode: bool = True) -> MoRec:
         """Switch between training and evaluation; vectors of all items are made anew after a training."""
