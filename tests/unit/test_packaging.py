@@ -86,7 +86,7 @@ def imported_distributions(paths: list[Path]) -> set[str]:
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 modules.add(node.module.split(".")[0])
-    known = importlib.metadata.packages_distributions()
+    known = {"faiss": ["faiss-cpu"], **importlib.metadata.packages_distributions()}  # Python 3.10 can't tell
     foreign = modules - set(sys.stdlib_module_names) - {"llmbole"}
     return {canonicalize_name(name) for module in foreign for name in known.get(module, [module])[:1]}
 
