@@ -197,7 +197,7 @@ def _taken(found: Experiment, rows: Sequence[TableRow], over: Mapping[str, Any])
     for key, those in having.items():
         others = [row.name for row in rows if row.missing is None and row not in those]
         if those and others:
-            logger.info("--set %s is no setting of %s: they run without it", key, ", ".join(others))
+            logger.warning("--set %s is no setting of %s: they run without it", key, ", ".join(others))
     return {
         row.name: {key: value for key, value in over.items() if row in having[key] or not having[key]}
         for row in rows
