@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -207,6 +207,31 @@ def load(name: str) -> Experiment:
     if problems:
         raise SettingsError("\n".join(f"{file}: {problem}" for problem in problems))
     return found
+
+
+def under(found: Experiment, name: str | None) -> Experiment:
+    """An experiment with another protocol in place of its own.
+
+    Args:
+        found: The experiment.
+        name: Of the protocol; `None` and its own change nothing.
+
+    Returns:
+        The experiment of the same rows and metrics under it.
+
+    Raises:
+        SettingsError: There is no such protocol, it does not report the metrics, or rows have protocols of their own.
+    """
+    if name in (None, found.protocol):
+        return found
+    rule = protocol(str(name))
+    own = [row.name for row in found.rows if row.protocol is not None]
+    problems = [f"these rows have protocols of their own: {', '.join(own)}"] if own else []
+    problems += _not_reported(found.metrics, rule)
+    if problems:
+        what = f"{rule.name} can't stand in for {found.protocol} in {found.name}"
+        raise SettingsError("\n".join(f"{what}: {problem}" for problem in problems))
+    return replace(found, protocol=rule.name)
 
 
 def _unknown(found: Experiment) -> Iterator[str]:

@@ -183,7 +183,7 @@ def _table_pages(folder_results: Path, tables: Path) -> dict[Path, str]:
 
     known = known_runs(folder_results)
     for run in runs:
-        values = gather(experiment.load(run.experiment), run, known)
+        values = gather(experiment.under(experiment.load(run.experiment), run.protocol), run, known)
         made |= {tables / f"{run.stem}.{ending}": text for ending, text in experiment_pages(values).items()}
     return made
 

@@ -13,6 +13,7 @@ EPILOG = """examples:
   llmbole table allmrec/table1 --plan
   llmbole table example/conventional --set backbone.epochs=3
   llmbole table collm/table2 --set llm=lmsys/vicuna-7b-v1.5
+  llmbole table collm/table3 --dataset=ml-100k --protocol=unified_ctr
   llmbole table allmrec/table1 --dataset=ml-100k --rows='SASRec,MLP-LLM,A-LLMRec' --seeds=1,2,3 --serial
 
 Run the same command again to go on with a table that was stopped: cells on record are skipped. docs/experiments.md
@@ -26,6 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset", default=None, help="a data set, or ./FOLDER of your own, that stands in for the table's"
     )
+    parser.add_argument("--protocol", default=None, help="one that stands in for the table's own")
     parser.add_argument(
         "--seeds", default=None, help="such as 2026,2027,2028; default those of the experiment"
     )
@@ -84,6 +86,7 @@ def command(parsed: argparse.Namespace, say: Callable[[str], None]) -> int:
     request = make_request(
         parsed.experiment,
         dataset=parsed.dataset,
+        protocol=parsed.protocol,
         seeds=seeds,
         rows=[name.strip() for name in (parsed.rows or "").split(",") if name.strip()],
         settings=settings,

@@ -1,7 +1,7 @@
 """What `llmbole table` ran: a file that says for each cell of a table which record it is, or why there is none.
 
-It lies in `<leaderboard>/tables/<paper>/<table>.json`, with `@<data set>` in its name where that one stood in for the
-table's own. Numbers stand in the records alone. Standard library only.
+It lies in `<leaderboard>/tables/<paper>/<table>.json`, with `@` and the names of data set and protocol where they stood
+in for the table's own. Numbers stand in the records alone. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbole.markdown import write_files
-from llmbole.record import RecordError, read
+from llmbole.record import OPTIONAL, RecordError, read
 from llmbole.results import parse
 
 SCHEMA = 1
@@ -54,6 +54,7 @@ class TableRun:
         stand_in: Name of the data set that stood in for the table's own; `None` if none did.
         settings: Settings over those of the experiment, by dotted name.
         cells: What was run, by row, data set and seed.
+        protocol: Name of the protocol that stood in for the table's own; `None` if none did.
     """
 
     schema: int = SCHEMA
@@ -61,11 +62,13 @@ class TableRun:
     stand_in: str | None
     settings: dict[str, Any]
     cells: list[CellRun]
+    protocol: str | None = dataclasses.field(default=None, metadata=OPTIONAL)
 
     @property
     def stem(self) -> str:
         """Its files' name below `tables`, without the ending."""
-        return f"{self.experiment}@{self.stand_in}" if self.stand_in else self.experiment
+        others = ",".join(name for name in (self.stand_in, self.protocol) if name)
+        return f"{self.experiment}@{others}" if others else self.experiment
 
     def with_cells(self, cells: Sequence[CellRun]) -> TableRun:
         """The same run with some cells new or replaced."""

@@ -73,6 +73,7 @@ class TableRequest:
         experiment: The table.
         cells: Those to be run, rows that are missing left out.
         stand_in: Name of the data set that stands in for the table's own.
+        protocol: Name of the protocol that does.
         settings: Settings over the experiment's, by dotted name, but those that change no result.
         store: Folder of artifacts.
         leaderboard: Folder of records and tables.
@@ -81,6 +82,7 @@ class TableRequest:
     experiment: Experiment
     cells: tuple[Cell, ...]
     stand_in: str | None
+    protocol: str | None
     settings: Mapping[str, Any]
     store: Path
     leaderboard: Path
@@ -114,6 +116,7 @@ def make_request(
     name: str,
     *,
     dataset: str | None = None,
+    protocol: str | None = None,
     seeds: Sequence[int] = (),
     rows: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
@@ -126,6 +129,7 @@ def make_request(
     Args:
         name: Of the experiment.
         dataset: A data set, or a folder of the user's own, that stands in for the table's.
+        protocol: One that stands in for the table's.
         seeds: Of each cell; none takes the experiment's.
         rows: Names of rows; none takes all.
         settings: Settings over the experiment's, of all rows that have them; nested or with dotted keys.
@@ -137,9 +141,10 @@ def make_request(
         The table and its cells.
 
     Raises:
-        SettingsError: There is no such experiment, row or data set.
+        SettingsError: There is no such experiment, row, data set or protocol, or that protocol can't stand in.
     """
-    found = experiment.load(name)
+    published = experiment.load(name)
+    found = experiment.under(published, protocol)
     defaults = load_yaml(properties_folder() / "overall.yaml")
     folders = {
         "store": Path(store or defaults["store"]),
@@ -166,7 +171,8 @@ def make_request(
         for seed in seeds or found.seeds
     ]
     kept = {key: value for key, value in over.items() if key not in _run_only(found.rows)}
-    return TableRequest(found, tuple(cells), stand_in, kept, folders["store"], folders["leaderboard"])
+    other = None if found is published else found.protocol
+    return TableRequest(found, tuple(cells), stand_in, other, kept, folders["store"], folders["leaderboard"])
 
 
 def _run_only(rows: Sequence[TableRow]) -> set[str]:

@@ -92,6 +92,7 @@ def _earlier(request: TableRequest, tables: Path) -> TableRun:
         stand_in=request.stand_in,
         settings=dict(sorted(request.settings.items())),
         cells=[],
+        protocol=request.protocol,
     )
     path = tables / f"{new.stem}.json"
     if not path.is_file():

@@ -144,6 +144,20 @@ def test_a_mistake_is_named_with_its_file(loaded, changes, message):
     assert all("t.yaml: " in line for line in str(error.value).splitlines())
 
 
+def test_a_protocol_stands_in_if_it_reports_the_metrics(loaded):
+    found = loaded()
+    assert experiment.under(found, None) is experiment.under(found, "loo_rank20") is found
+    scenario = experiment.under(found, "loo_rank20@few_shot-128")
+    assert scenario.protocol_of(scenario.rows[0]) == "loo_rank20@few_shot-128"
+    for rows, name, message in (
+        ([ROW], "loo_rank2", "did you mean 'loo_rank20'"),
+        ([ROW], "loo_ctr", "loo_ctr can't stand in for loo_rank20 in p/t: metric 'HIT@1' is not reported"),
+        ([{**ROW, "protocol": "loo_rank20@cold_users-3"}], "loo_full", "protocols of their own: BPR"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            experiment.under(loaded(rows=rows), name)
+
+
 def test_a_missing_row_needs_no_registered_model(loaded):
     assert (
         loaded(rows=[{"name": "x", "model": "NotYet", "missing": "not built"}]).row("x").missing

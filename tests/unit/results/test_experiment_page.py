@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from llmbole import charts, results, table_run
-from llmbole.experiment import Experiment, Figure, TableRow
+from llmbole.experiment import Experiment, Figure, TableRow, under
 from llmbole.experiment_page import pages
 from llmbole.record import RecordError
 from llmbole.table_run import CellRun, TableRun
@@ -76,9 +76,13 @@ def cell(tmp_path, make_record) -> Callable[..., CellRun]:
 def gathered(tmp_path) -> Callable[..., TableValues]:
     """The table of some cells."""
 
-    def make(*cells: CellRun, stand_in: str | None = None, **changes) -> TableValues:
-        run = TableRun(experiment="paper/table1", stand_in=stand_in, settings={}, cells=list(cells))
-        return gather(experiment(**changes), run, known_runs(tmp_path / "results"))
+    def make(
+        *cells: CellRun, stand_in: str | None = None, under_: str | None = None, **changes
+    ) -> TableValues:
+        run = TableRun(
+            experiment="paper/table1", stand_in=stand_in, settings={}, cells=list(cells), protocol=under_
+        )
+        return gather(under(experiment(**changes), under_), run, known_runs(tmp_path / "results"))
 
     return make
 
@@ -202,6 +206,19 @@ def test_a_stand_in_is_named_and_has_the_print_of_every_data_set(cell, gathered)
     )
     assert "| published, Films | published, Books |" in text
     assert line(text, "A ")[4:] == ["0.2500", "0.7500"]
+
+
+def test_a_protocol_that_stands_in_is_named(cell, gathered):
+    made = cell("A", 1, 0.5)
+    printed = {"protocol": "loo_full", "metrics": ("HIT@1",), "published": {}}
+    values = gathered(made, under_="loo_rank20", **printed)
+    text = pages(values)["md"]
+    assert "Protocol loo_rank20." in text
+    assert "**loo_rank20 stands in for the table's protocol. Published values can't be compared" in text
+    assert values.run.stem == "paper/table1@loo_rank20"
+    assert dataclasses.replace(values.run, stand_in="ml-1m").stem == "paper/table1@ml-1m,loo_rank20"
+    with pytest.raises(RecordError, match=r"protocol 'loo_rank20', not 'loo_full'"):
+        gathered(made, **printed)
 
 
 def test_csv_and_latex_say_the_same(cell, gathered):

@@ -33,6 +33,16 @@ def test_a_setting_goes_to_the_rows_that_have_it_and_the_others_are_named(ask, c
     assert request.settings == {"llm": "tiny", "backbone.epochs": 2}  # the page's, of the whole table
 
 
+def test_a_protocol_that_stands_in_is_every_cells(tmp_path):
+    folders = {"store": tmp_path / "store", "leaderboard": tmp_path / "leaderboard"}
+    request = make_request("collm/table3", dataset="ml-100k", protocol="unified_ctr", **folders)
+    assert {cell.settings["protocol"] for cell in request.cells} == {"unified_ctr"}
+    assert request.protocol == request.experiment.protocol == "unified_ctr"
+    assert {cell.resolve().settings["protocol"]["name"] for cell in request.cells} == {"unified_ctr"}
+    same = make_request("collm/table3", dataset="ml-100k", protocol="temporal_collm", **folders)
+    assert same.protocol is None
+
+
 def test_a_setting_that_no_row_has_is_refused_by_name(ask):
     request = ask("collm/table7", **{"tune.step": 3})
     with pytest.raises(
