@@ -16,7 +16,7 @@ from llmbole.charts import COLOURS, Line, Point, bars, lines, scatter
 from llmbole.markdown import ABSENT, write_files
 from llmbole.record import Record
 from llmbole.results import load_all
-from llmbole.tables import ALONE, Entry, Row, rows_of, sections
+from llmbole.tables import ALONE, DEFAULT, Entry, Row, rows_of, sections
 
 WARMTH = (("warm_items", "cold_items"), ("warm", "cold"))
 LONGEST_LINE = 22  # characters; longer words of a cell are wrapped
@@ -171,7 +171,7 @@ def _word(text: str) -> str:
 def _title(row: Row) -> str:
     method, backbone, llm, _, settings = row.names
     more = [text.partition("@")[0] for text in (backbone, llm) if text != ABSENT]
-    told = [] if settings == "default" else [settings]
+    told = [] if settings == DEFAULT else [settings]
     return ", ".join([f"{method} ({', '.join(more)})" if more else method, *told])
 
 

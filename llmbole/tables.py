@@ -16,6 +16,7 @@ from llmbole.sweep_record import lower_is_better
 
 RANKED_SEEDS = 3
 ALONE = "backbone alone"
+DEFAULT = "default"
 _SHORT = 8
 
 
@@ -157,7 +158,7 @@ def rows_of(entries: Iterable[Entry], metric: str) -> tuple[list[Row], list[str]
             record.backbone or ABSENT,
             _llm(record),
             record.scoring,
-            record.label or "default",
+            record.label or DEFAULT,
         )
         groups[names, record.settings_hash, entry.clean].append(entry)
         if record.backbone_metrics is not None and record.backbone_stage is not None:

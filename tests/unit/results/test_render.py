@@ -9,7 +9,7 @@ import pytest
 
 from llmbole import results
 from llmbole.markdown import MarkdownError
-from llmbole.record import RecordError
+from llmbole.record import RecordError, content_hash
 from llmbole.render import check, check_document, leaderboard, record_table, render, render_document
 from llmbole.results import Commit, Dataset, ProtocolVersion, Record, Selection, StageCost
 
@@ -309,6 +309,30 @@ def test_a_document_shows_the_ranked_rows_alone(append_record: Append, tmp_path:
     document.write_text(marker.format("HIT@1,AUC"), encoding="utf-8")
     with pytest.raises(MarkdownError, match=r"README\.md:1: no ranked row has the metric AUC"):
         render_document(document, results_folder)
+
+
+def test_a_document_shows_the_newest_of_rows_that_differ_in_defaults_alone(
+    append_record: Append, tmp_path: Path
+) -> None:
+    for year, hit in (("2025", 0.25), ("2026", 0.5), ("2024", 0.75)):
+        for seed in range(3):
+            config = {"seed": seed, "a_default": year}
+            append_record(
+                hit=hit,
+                seed=seed,
+                created=f"{year}-01-01T00:00:00Z",
+                config=config,
+                config_hash=content_hash(config),
+                **PLAIN,
+            )
+    assert len(rows(page(tmp_path))) == 3
+    document = tmp_path / "README.md"
+    document.write_text(
+        "<!-- generated:board leaderboard=loo_rank20/ml-100k metrics=HIT@1 -->\n<!-- /generated -->\n"
+    )
+    render_document(document, tmp_path / "results")
+    (row,) = rows(document.read_text(encoding="utf-8"))
+    assert (row["HIT@1"], row["settings"]) == ("0.5000 ± 0.0000", "default")
 
 
 def test_a_document_needs_a_ranked_row(append_record: Append, tmp_path: Path) -> None:
