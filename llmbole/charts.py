@@ -27,6 +27,13 @@ _BESIDE = (
     (-9, 8, "end"),
 )
 _DIGIT, _LINE, _RADIUS = 8.0, 14.0, 6.0
+# Where there is no room beside the point: up and down in steps of a line, the nearest first.
+_FARTHER = tuple(
+    (across, -5 + side * step * _LINE, anchor)
+    for step in range(1, 8)
+    for side in (1, -1)
+    for across, anchor in ((9, "start"), (-9, "end"))
+)
 COLOURS = "".join(f".c{number}{{fill:{colour}}}" for number, colour in enumerate(_PALETTE))
 """What the classes of a chart's parts are filled with."""
 _NAMESPACE = "http://www.w3.org/2000/svg"
@@ -135,7 +142,8 @@ def lines(series: Sequence[Line], x_title: str, y_title: str) -> str:
         return _between(value, steps[0], steps[-1], LEFT, WIDTH - RIGHT - 16)
 
     parts = _axes([(x_of(step), f"{step:g}") for step in steps], ticks, x_title, y_title)
-    for line in series:
+    bases = _apart([_height(line.points[-1][1], ticks) + 4 for line in series])
+    for line, base in zip(series, bases, strict=True):
         colour = _PALETTE[line.number % len(_PALETTE)]
         places = [(x_of(x), _height(y, ticks)) for x, y, _ in line.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
@@ -143,7 +151,7 @@ def lines(series: Sequence[Line], x_title: str, y_title: str) -> str:
         for (x, y), (share, value, told) in zip(places, line.points, strict=True):
             title = escape(f"{line.name}: {y_title} {value:.4f}, {x_title} {share:g}{told}")
             drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{title}</title></circle>')
-        drawn.append(_text(places[-1][0] + 7, places[-1][1] + 4, str(line.number), "start"))
+        drawn.append(_text(places[-1][0] + 7, base, str(line.number), "start"))
         parts.append(f'<g class="c{line.number % len(_PALETTE)}">{"".join(drawn)}</g>')
     return "\n".join([*parts, "</svg>"])
 
@@ -238,20 +246,31 @@ def _between(value: float, low: float, high: float, first: float, last: float) -
     return first + (last - first) * (value - low) / (high - low)
 
 
+def _apart(bases: Sequence[float]) -> list[float]:
+    """Base lines of texts over one another, moved as little as keeps a line between them, above the chart's bottom."""
+    moved, order = list(bases), sorted(range(len(bases)), key=bases.__getitem__)
+    for above, below in zip(order, order[1:], strict=False):
+        moved[below] = max(moved[below], moved[above] + _LINE)
+    moved[order[-1]] = min(moved[order[-1]], HEIGHT - BOTTOM + _RADIUS)
+    for below, above in zip(order[::-1], order[-2::-1], strict=False):
+        moved[above] = min(moved[above], moved[below] - _LINE)
+    return moved
+
+
 def _label_places(
     centres: Sequence[tuple[float, float]], labels: Sequence[str]
 ) -> list[tuple[float, float, str]]:
-    """Where the label of each point stands: beside it within the chart, on no other point or label if there is room."""
+    """Where the label of each point stands: near it within the chart, on no other point or label if there is room."""
     taken = [(x - _RADIUS, x + _RADIUS, y - _RADIUS, y + _RADIUS) for x, y in centres]
     places = []
     for (x, y), label in zip(centres, labels, strict=True):
         width = _DIGIT * len(label)
         options = []
-        for across, up, anchor in _BESIDE:
+        for across, up, anchor in (*_BESIDE, *_FARTHER):
             left = x + across - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
             base = y - up
             box = (left, left + width, base - 0.75 * _LINE, base + 0.25 * _LINE)
-            outside = left < 0 or left + width > WIDTH
+            outside = left < 0 or left + width > WIDTH or box[2] < 0 or box[3] > HEIGHT - BOTTOM + 10
             options.append(
                 (outside, sum(_meet(box, other) for other in taken), (x + across, base, anchor), box)
             )

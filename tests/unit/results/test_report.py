@@ -188,6 +188,41 @@ def test_numbers_of_points_at_one_place_stand_apart():
     assert places[0][2] == places[4][2] == "start"  # the best place, where it is free
 
 
+def test_numbers_at_the_ends_of_lines_stand_a_line_apart():
+    def ends(*values):
+        series = [
+            Line(number, "a", [(0.0, 0.0, ""), (1.0, value, "")]) for number, value in enumerate(values)
+        ]
+        drawn = ElementTree.fromstring(lines(series, "share", "q"))
+        return [
+            float(group.find("text").get("y"))
+            for group in drawn.findall("g")
+            if group.find("polyline") is not None
+        ]
+
+    assert ends(1.0, 0.5)[1] - ends(1.0, 0.5)[0] > 14  # far from one another: each at its line
+    first, second, third = ends(1.0, 1.0, 0.99)
+    assert (second - first, third - second) == (14, 14)
+    lowest, above, _ = ends(0.0, 0.001, 1.0)  # no room below
+    assert lowest - above == 14 and lowest <= 300 - 52 + 6
+
+
+def test_many_points_at_one_place_have_numbers_on_no_other():
+    points = [Point(number, "a", 10.0, 0.5) for number in range(1, 13)] + [Point(13, "b", 99.0, 0.9)]
+    drawn = ElementTree.fromstring(scatter(points, "s", "q"))
+    numbers = [group.find("text") for group in drawn.findall("g") if group.find("circle") is not None]
+    boxes = []
+    for text in numbers:
+        left = float(text.get("x")) - {"start": 0, "middle": 4, "end": 8}[text.get("text-anchor")] * len(
+            text.text
+        )
+        boxes.append((left, left + 8 * len(text.text), float(text.get("y"))))
+    for place, one in enumerate(boxes):
+        for other in boxes[:place]:
+            apart = one[0] >= other[1] or other[0] >= one[1] or abs(one[2] - other[2]) >= 14
+            assert apart, (one, other)
+
+
 def test_long_names_of_bars_are_cut_and_told_in_full():
     drawn = ElementTree.fromstring(bars([("a" * 60, [("warm", 0.5)])], "q"))
     assert drawn.find("text").text == "a" * 49 + "…"
