@@ -146,11 +146,8 @@ def make_request(
     published = experiment.load(name)
     found = experiment.under(published, protocol)
     defaults = load_yaml(properties_folder() / "overall.yaml")
-    folders = {
-        "store": Path(store or defaults["store"]),
-        "leaderboard": Path(leaderboard or defaults["leaderboard"]),
-    }
-    folders = {key: folder.expanduser().resolve() for key, folder in folders.items()}
+    named = {"store": store, "leaderboard": leaderboard}
+    folders = {key: Path(path or defaults[key]).expanduser().resolve() for key, path in named.items()}
     over = flatten(settings or {})
     _check_settings(over)
     chosen = [found.row(row) for row in rows] or list(found.rows)
