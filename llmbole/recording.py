@@ -62,7 +62,10 @@ class Result:
 def record(
     resolved: Resolved, artifacts: Mapping[str, Artifact], made: set[str], selection: results.Selection
 ) -> Result:
-    """Seal a run, unless the very same one is on record already.
+    """Seal a run, unless the very same one is on record already and nothing was computed again.
+
+    Numbers that were computed now get a record of their own, also where the same ones were computed before: on another
+    machine they and their cost may differ.
 
     Args:
         resolved: The run.
@@ -77,7 +80,7 @@ def record(
     keys = {name: artifact.key for name, artifact in artifacts.items()}
     commit = provenance.commit()
     earlier = recorded(resolved, keys, commit, selection.sweep.id if selection.sweep else None)
-    if earlier is not None:
+    if earlier is not None and resolved.method.goals[-1] not in made:
         return Result(results.load(earlier), earlier, False, artifacts)
     users, per_user = _per_user(artifacts[resolved.method.goals[-1]])
     record = _fields(resolved, artifacts, made, commit, selection)

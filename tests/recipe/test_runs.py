@@ -53,6 +53,14 @@ def test_a_second_run_finds_everything_and_adds_no_record(run):
     assert second.path == first.path
 
 
+def test_numbers_that_are_computed_again_get_a_record_of_their_own(run, tmp_path):
+    first = run("MLPLLM", SHORT["MLPLLM"])
+    again = run("MLPLLM", {**SHORT["MLPLLM"], "store": str(tmp_path / "store")})
+    assert again.appended and again.path.parent == first.path.parent and again.path != first.path
+    assert again.metrics == first.metrics and again.record.artifacts == first.record.artifacts
+    assert again.record.cost["projection"].cached_from is None
+
+
 def test_the_backbone_is_trained_once_for_all_methods(run):
     keys = {run(model, SHORT[model]).artifacts["backbone"].key for model in ("ALLMRec", "MLPLLM", "SASRec")}
     assert len(keys) == 1
